@@ -1,0 +1,2 @@
+_base_ = './retinanet_r50-scratch-relu_fpn_syncbn_270k_coco.py'
+model = dict(backbone=dict(act_cfg=dict(_delete_=True, type='FReLU')))

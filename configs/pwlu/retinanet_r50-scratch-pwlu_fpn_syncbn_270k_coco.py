@@ -1,0 +1,5 @@
+_base_ = [
+    './retinanet_r50-scratch-relu_fpn_syncbn_270k_coco.py',
+    '../_base_/pwlu_realign_5e_coco.py',
+]
+model = dict(backbone=dict(act_cfg=dict(_delete_=True, type='PWLU', num_intervals=16)))

@@ -1,0 +1,254 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// The CPU engine: runs a formula over a tensor in any layout and storage type, and sums what its
+// backward adds per channel and segment. Included once per instruction set, after simd.h and inside
+// its namespace.
+//
+// The tensor is cut into tiles: runs of vectors in L1 that belong to one channel, or that hold one
+// channel per lane. A formula's kernel (pwlu_kernel.h) walks the tiles of its layout, loads the
+// channel's parameters, and calls forward_tile or backward_tile.
+
+// Elements in a tile. Three arrays of it (bins and two terms) must stay in a 32 KiB L1 cache.
+constexpr int kTile = 2048;
+
+// Moves n values between memory and a tile; what is left of the last vector becomes 0.
+template <class St>
+MMACT_HD inline void read_values(const typename St::Raw* from, int64_t n,
+                                 typename St::Value* to) {
+  using S = Simd<typename St::Value>;
+  int64_t i = 0;
+  for (; i + S::kWidth <= n; i += S::kWidth) S::store(to + i, St::load(from + i));
+  if (i < n) {
+    typename St::Raw rest[S::kWidth] = {};
+    for (int64_t j = i; j < n; ++j) rest[j - i] = from[j];
+    typename St::Value values[S::kWidth];
+    S::store(values, St::load(rest));
+    for (int64_t j = i; j < n; ++j) to[j] = values[j - i];
+  }
+}
+
+template <class St>
+MMACT_HD inline void write_values(const typename St::Value* from, int64_t n,
+                                  typename St::Raw* to) {
+  using S = Simd<typename St::Value>;
+  int64_t i = 0;
+  for (; i + S::kWidth <= n; i += S::kWidth) St::store(to + i, S::load(from + i));
+  if (i < n) {
+    typename St::Value values[S::kWidth] = {};
+    for (int64_t j = i; j < n; ++j) values[j - i] = from[j];
+    typename St::Raw rest[S::kWidth];
+    St::store(rest, S::load(values));
+    for (int64_t j = i; j < n; ++j) to[j] = rest[j - i];
+  }
+}
+
+// Walks the elements [begin, end) of one channel, which lie in memory as runs of `inner`.
+template <class Move>
+MMACT_HD inline void for_each_run(const Task& task, int64_t channel, int64_t begin, int64_t end,
+                                  Move move) {
+  int64_t done = 0;
+  while (begin < end) {
+    const int64_t o = begin / task.inner, i = begin % task.inner;
+    const int64_t length = end - begin < task.inner - i ? end - begin : task.inner - i;
+    move((o * task.channels + channel) * task.inner + i, done, length);
+    begin += length;
+    done += length;
+  }
+}
+
+// The elements of one tile: where they are in memory, and how to bring them to L1 and back.
+template <class St>
+struct ChannelTile {
+  using Raw = typename St::Raw;
+  using T = typename St::Value;
+  const Task& task;
+  int64_t channel, begin, end;
+
+  MMACT_HD int64_t size() const { return end - begin; }
+  MMACT_HD void read(const void* from, T* to) const {
+    for_each_run(task, channel, begin, end, [&](int64_t at, int64_t done, int64_t n)
+                     __attribute__((always_inline)) {
+                       read_values<St>(static_cast<const Raw*>(from) + at, n, to + done);
+                     });
+  }
+  MMACT_HD void write(const T* from, void* to) const {
+    for_each_run(task, channel, begin, end, [&](int64_t at, int64_t done, int64_t n)
+                     __attribute__((always_inline)) {
+                       write_values<St>(from + done, n, static_cast<Raw*>(to) + at);
+                     });
+  }
+  // Where in memory the tile can be used in place, without a copy in L1; -1 if it can't.
+  MMACT_HD int64_t direct() const {
+    if (St::kConverts || size() % Simd<T>::kWidth != 0) return -1;
+    const int64_t i = begin % task.inner;
+    return i + size() <= task.inner ? ((begin / task.inner) * task.channels + channel) * task.inner + i
+                                    : -1;
+  }
+};
+
+// Rows [begin, end) of the kWidth channels from `channel` on; one row is one vector.
+template <class St>
+struct LaneTile {
+  using Raw = typename St::Raw;
+  using T = typename St::Value;
+  static constexpr int kWidth = Simd<T>::kWidth;
+  const Task& task;
+  int64_t channel, begin, end;
+
+  MMACT_HD int64_t size() const { return (end - begin) * kWidth; }
+  MMACT_HD int64_t lanes() const {
+    return task.channels - channel < kWidth ? task.channels - channel : kWidth;
+  }
+  MMACT_HD void read(const void* from, T* to) const {
+    const int64_t n = lanes();
+    for (int64_t row = begin; row < end; ++row, to += kWidth) {
+      if (n < kWidth) Simd<T>::store(to, Simd<T>::set(0));
+      read_values<St>(static_cast<const Raw*>(from) + row * task.channels + channel, n, to);
+    }
+  }
+  MMACT_HD void write(const T* from, void* to) const {
+    const int64_t n = lanes();
+    for (int64_t row = begin; row < end; ++row, from += kWidth)
+      write_values<St>(from, n, static_cast<Raw*>(to) + row * task.channels + channel);
+  }
+  MMACT_HD int64_t direct() const { return -1; }
+};
+
+// Forward ----------------------------------------------------------------------------------------
+
+template <class St, class F, class Tile>
+MMACT_HD inline void forward_tile(const Task& task, const F& f, const Tile& tile) {
+  using T = typename St::Value;
+  using S = Simd<T>;
+  alignas(64) T buffer[kTile];
+  const T* from = buffer;
+  T* to = buffer;
+  const int64_t at = tile.direct();
+  if (at >= 0) {
+    from = static_cast<const T*>(task.x) + at;
+    to = static_cast<T*>(task.out) + at;
+  } else {
+    const int64_t last = tile.size() / S::kWidth * S::kWidth;
+    if (last < tile.size()) S::store(buffer + last, S::set(0));
+    tile.read(task.x, buffer);
+  }
+  for (int64_t i = 0; i < tile.size(); i += S::kWidth) S::store(to + i, f(S::load(from + i)));
+  if (at < 0) tile.write(buffer, task.out);
+}
+
+// Backward ---------------------------------------------------------------------------------------
+
+// Adds to kBins bins, starting with `first`, the terms of the elements that belong to them. The
+// accumulators stay in registers: a masked addition per bin and term is quicker than one gather and
+// one scatter per element.
+template <class T, int kTerms, int kBins, class Flush>
+MMACT_HD inline void add_bins(const typename Simd<T>::Int* bins, const T (*terms)[kTile],
+                              int64_t size, int first, Flush flush) {
+  using S = Simd<T>;
+  typename S::V sums[kBins][kTerms];
+#pragma GCC unroll 8
+  for (int b = 0; b < kBins; ++b)
+#pragma GCC unroll 4
+    for (int t = 0; t < kTerms; ++t) sums[b][t] = S::set(0);
+  for (int64_t i = 0; i < size; i += S::kWidth) {
+    typename S::I bin;
+    __builtin_memcpy(&bin, bins + i, sizeof(bin));
+    typename S::V term[kTerms];
+#pragma GCC unroll 4
+    for (int t = 0; t < kTerms; ++t) term[t] = S::load(terms[t] + i);
+#pragma GCC unroll 8
+    for (int b = 0; b < kBins; ++b) {
+      const auto here = S::equal(bin, first + b);
+#pragma GCC unroll 4
+      for (int t = 0; t < kTerms; ++t) sums[b][t] = S::add_where(sums[b][t], here, term[t]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int b = 0; b < kBins; ++b)
+#pragma GCC unroll 4
+    for (int t = 0; t < kTerms; ++t) flush((first + b) * kTerms + t, sums[b][t]);
+}
+
+template <class St, class F, class Tile, class Flush>
+MMACT_HD inline void backward_tile(const Task& task, const F& f, const Tile& tile, int num_bins,
+                                   Flush flush) {
+  using T = typename St::Value;
+  using S = Simd<T>;
+  constexpr int kTerms = F::kTerms;
+  alignas(64) T x_buffer[kTile];
+  alignas(64) T terms[kTerms][kTile];
+  alignas(64) typename S::Int bins[kTile];
+  const T *x = x_buffer, *grad = terms[0];
+  T* out = x_buffer;
+  const int64_t at = tile.direct();
+  if (at >= 0) {
+    x = static_cast<const T*>(task.x) + at;
+    grad = static_cast<const T*>(task.grad) + at;
+    out = static_cast<T*>(task.out) + at;
+  } else {
+    const int64_t last = tile.size() / S::kWidth * S::kWidth;
+    if (last < tile.size()) {
+      S::store(x_buffer + last, S::set(0));
+      S::store(terms[0] + last, S::set(0));
+    }
+    tile.read(task.x, x_buffer);
+    tile.read(task.grad, terms[0]);
+  }
+  for (int64_t i = 0; i < tile.size(); i += S::kWidth) {
+    typename S::I bin;
+    typename S::V term[kTerms];
+    const typename S::V gx = f.backward(S::load(x + i), S::load(grad + i), bin, term);
+    __builtin_memcpy(bins + i, &bin, sizeof(bin));
+#pragma GCC unroll 4
+    for (int t = 0; t < kTerms; ++t) S::store(terms[t] + i, term[t]);
+    S::store(out + i, gx);
+  }
+  if (at < 0) tile.write(x_buffer, task.out);
+
+  int first = 0;
+  for (; first + 6 <= num_bins; first += 6)
+    add_bins<T, kTerms, 6>(bins, terms, tile.size(), first, flush);
+  for (; first < num_bins; ++first)
+    add_bins<T, kTerms, 1>(bins, terms, tile.size(), first, flush);
+}
+
+// Layouts ----------------------------------------------------------------------------------------
+
+// Calls visit(tile, chunk) for the tiles of the work items [begin, end).
+template <class St, class Visit>
+MMACT_HD inline void for_each_channel_tile(const Task& task, int64_t begin, int64_t end,
+                                           Visit visit) {
+  const int64_t elements = task.outer * task.inner;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t chunk = item / task.channels, channel = item % task.channels;
+    const int64_t stop =
+        (chunk + 1) * task.chunk < elements ? (chunk + 1) * task.chunk : elements;
+    for (int64_t at = chunk * task.chunk; at < stop;) {
+      int64_t next = at + kTile < stop ? at + kTile : stop;
+      // Long runs are used in place: a tile ends with its run. Short ones share a tile.
+      const int64_t run_end = at - at % task.inner + task.inner;
+      if (task.inner >= kTile / 4 && run_end < next) next = run_end;
+      visit(ChannelTile<St>{task, channel, at, next}, chunk);
+      at = next;
+    }
+  }
+}
+
+template <class St, class Visit>
+MMACT_HD inline void for_each_lane_tile(const Task& task, int64_t begin, int64_t end,
+                                        Visit visit) {
+  constexpr int kWidth = Simd<typename St::Value>::kWidth;
+  constexpr int64_t kRows = kTile / kWidth;
+  const int64_t groups = task.num_items() / task.num_chunks;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t chunk = item / groups, first = item % groups * Task::kLaneChannels;
+    const int64_t stop = (chunk + 1) * task.chunk < task.outer ? (chunk + 1) * task.chunk : task.outer;
+    const int64_t last = first + Task::kLaneChannels < task.channels
+                             ? first + Task::kLaneChannels
+                             : task.channels;
+    for (int64_t row = chunk * task.chunk; row < stop; row += kRows)
+      for (int64_t channel = first; channel < last; channel += kWidth)
+        visit(LaneTile<St>{task, channel, row, row + kRows < stop ? row + kRows : stop}, chunk);
+  }
+}

@@ -1,0 +1,146 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Vectors of the instruction set that MMACT_ISA names, for formulas and engine: Simd<float> and
+// Simd<double>. Included once per instruction set, inside a namespace of its own (see isa.h); it
+// must not use anything from libraries that is not inlined by force.
+//
+// GCC's and clang's vector extensions do the arithmetic and comparisons. The few things that they
+// cannot express, or not well, are in simd_avx2.h and simd_avx512.h.
+
+template <class T, int kBytes>
+struct SimdBase {
+  static constexpr int kWidth = kBytes / sizeof(T);
+  using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+  typedef T V __attribute__((vector_size(kBytes)));
+  typedef Int I __attribute__((vector_size(kBytes)));
+
+  MMACT_HD static V set(T value) { return value - V{}; }
+  MMACT_HD static V load(const T* from) {
+    V v;
+    __builtin_memcpy(&v, from, sizeof(v));
+    return v;
+  }
+  MMACT_HD static void store(T* to, V v) { __builtin_memcpy(to, &v, sizeof(v)); }
+  MMACT_HD static V select(I mask, V yes, V no) { return mask ? yes : no; }
+  MMACT_HD static I to_index(V v) { return __builtin_convertvector(v, I); }
+  MMACT_HD static I lanes() {
+    I i;
+    for (int lane = 0; lane < kWidth; ++lane) i[lane] = lane;
+    return i;
+  }
+  MMACT_HD static double sum(V v) {
+    double total = 0;
+    for (int lane = 0; lane < kWidth; ++lane) total += v[lane];
+    return total;
+  }
+};
+
+// What every instruction set can do; Simd<T> below is this or overrides some of it.
+template <class T, int kBytes>
+struct SimdPortable : SimdBase<T, kBytes> {
+  using Base = SimdBase<T, kBytes>;
+  using V = typename Base::V;
+  using I = typename Base::I;
+  using Mask = I;
+
+  MMACT_HD static V fma(V a, V b, V c) { return a * b + c; }
+  MMACT_HD static V quotient(V a, V b, V) { return a / b; }
+  MMACT_HD static V floor(V v) {
+    // Exact for |v| < 2^31; beyond, and for NaN, the result is only used after clipping.
+    V truncated;
+    for (int i = 0; i < Base::kWidth; ++i) truncated[i] = __builtin_floor(v[i]);
+    return truncated;
+  }
+  MMACT_HD static Mask equal(I a, int b) { return a == b; }
+  MMACT_HD static V add_where(V to, Mask mask, V v) { return mask ? to + v : to; }
+  MMACT_HD static V gather(const T* from, I index) {
+    V v;
+    for (int i = 0; i < Base::kWidth; ++i) v[i] = from[index[i]];
+    return v;
+  }
+};
+
+#if MMACT_ISA_LEVEL == 2
+#include "simd_avx512.h"
+#elif MMACT_ISA_LEVEL == 1
+#include "simd_avx2.h"
+#else
+template <class T>
+struct Simd : SimdPortable<T, 16> {};
+#endif
+
+// Table lookups. `at(i)` gives entry i[lane] for every lane.
+
+// One table for all lanes, in memory.
+template <class T>
+struct MemoryTable {
+  using S = Simd<T>;
+  const T* entries;
+  MMACT_HD static MemoryTable load(const T* from, int64_t, int64_t) { return {from}; }
+  MMACT_HD typename S::V at(typename S::I i) const { return S::gather(entries, i); }
+};
+
+// A table for each lane: entry i of lane l is at from[i * stride + l].
+template <class T>
+struct LaneTable {
+  using S = Simd<T>;
+  const T* entries;
+  typename S::Int stride;
+  MMACT_HD static LaneTable load(const T* from, int64_t, int64_t stride) {
+    return {from, static_cast<typename S::Int>(stride)};
+  }
+  MMACT_HD typename S::V at(typename S::I i) const {
+    return S::gather(entries, i * stride + S::lanes());
+  }
+};
+
+#if MMACT_ISA_LEVEL != 2
+// Only AVX-512 has permutations that look up a whole table held in registers.
+template <class T>
+struct RegisterTable : MemoryTable<T> {
+  static constexpr int kCapacity = 0;
+};
+#endif
+
+// Storage types: T in memory as itself, or float as float16 or bfloat16. `Raw` is how it lies there.
+template <class T>
+struct Plain {
+  using Raw = T;
+  using Value = T;
+  static constexpr bool kConverts = false;
+  MMACT_HD static typename Simd<T>::V load(const T* from) { return Simd<T>::load(from); }
+  MMACT_HD static void store(T* to, typename Simd<T>::V v) { Simd<T>::store(to, v); }
+};
+
+#if MMACT_ISA_LEVEL == 0
+struct BFloat16 {
+  using Raw = uint16_t;
+  using Value = float;
+  static constexpr bool kConverts = true;
+  using S = Simd<float>;
+  MMACT_HD static S::V load(const Raw* from) {
+    S::V v;
+    for (int i = 0; i < S::kWidth; ++i) v[i] = bfloat16_to_float(from[i]);
+    return v;
+  }
+  MMACT_HD static void store(Raw* to, S::V v) {
+    for (int i = 0; i < S::kWidth; ++i) to[i] = float_to_bfloat16(v[i]);
+  }
+};
+
+struct Half {
+  using Raw = uint16_t;
+  using Value = float;
+  static constexpr bool kConverts = true;
+  using S = Simd<float>;
+  MMACT_HD static S::V load(const Raw* from) {
+    S::V v;
+    for (int i = 0; i < S::kWidth; ++i) v[i] = half_to_float(from[i]);
+    return v;
+  }
+  MMACT_HD static void store(Raw* to, S::V v) {
+    for (int i = 0; i < S::kWidth; ++i) to[i] = float_to_half(v[i]);
+  }
+};
+#endif

@@ -1,0 +1,207 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""What all activation layers share: the base classes, and how a layer learns its channel count.
+
+OpenMMLab builds activations from ``act_cfg`` without telling them the number of channels, yet
+optimizers, DDP, EMA and checkpoint loading must see the parameters before the first forward. So a
+layer takes the count from its surroundings at the moment it is registered into a parent module:
+
+1. An explicit ``num_channels`` always wins.
+2. In a parent with an ``order`` that names ``'conv'`` and ``'act'`` (mmcv's ConvModule), the
+   convolution's side on which the activation stands decides.
+3. Else the sibling registered last before it that has ``out_channels``, ``out_features``,
+   ``num_features`` or ``normalized_shape`` (the last such layer inside an ``nn.Sequential``).
+4. Else the parent's own ``out_channels``.
+
+Linear and LayerNorm siblings mean channel-last data, all others channels at dimension 1.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
+
+
+class Activation(nn.Module):
+    """Base of all activation layers of mmact; tools and hooks recognise them by it."""
+
+
+class ChannelActivation(Activation):
+    """An activation with parameters per channel.
+
+    Subclasses implement :meth:`build`, which creates the parameters once the count is known.
+
+    Args:
+        num_channels: Number of channels C; None to take it from the surroundings.
+        channel_dim: Dimension that holds the channels; None to take it from the surroundings, and 1
+            where they do not tell.
+
+    Raises:
+        ValueError: If ``num_channels`` is not a positive integer.
+    """
+
+    def __init__(self, num_channels: int | None = None, channel_dim: int | None = None) -> None:
+        super().__init__()
+        if num_channels is not None and (
+            not isinstance(num_channels, int) or isinstance(num_channels, bool) or num_channels < 1
+        ):
+            raise ValueError(
+                f'{type(self).__name__}: num_channels must be a positive integer or None, '
+                f'got {num_channels!r}'
+            )
+        self.num_channels = num_channels
+        self.channel_dim = channel_dim
+
+    @property
+    def resolved(self) -> bool:
+        """Whether the number of channels is known and the parameters exist."""
+        return self.num_channels is not None
+
+    def build(self, num_channels: int) -> None:
+        """Creates parameters and buffers for ``num_channels`` channels."""
+        raise NotImplementedError
+
+    def _resolve(self, num_channels: int, channel_dim: int, like: Tensor | None) -> None:
+        self.num_channels = num_channels
+        if self.channel_dim is None:
+            self.channel_dim = channel_dim
+        if like is None:
+            self.build(num_channels)
+        else:
+            with torch.device(like.device):
+                self.build(num_channels)
+            self.to(like.dtype)
+
+    def require_resolved(self) -> None:
+        """Raises an error that says where the layer stands and what to pass, if C is unknown.
+
+        Raises:
+            RuntimeError: If neither an argument nor the surroundings gave the number of channels.
+        """
+        if self.resolved:
+            return
+        name = type(self).__name__
+        where = _describe(self)
+        raise RuntimeError(
+            f'{name}{where} does not know its number of channels: no convolution, linear or '
+            f"normalisation layer was registered before it. Pass it: act_cfg=dict(type='{name}', "
+            f'num_channels=...) or {name}(num_channels=...).'
+        )
+
+
+def unresolved(model: nn.Module) -> list[tuple[str, ChannelActivation]]:
+    """Lists the activations of a model that do not know their number of channels.
+
+    Args:
+        model: Any module.
+
+    Returns:
+        (path, module) pairs, in the order of ``model.named_modules()``.
+    """
+    return [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, ChannelActivation) and not module.resolved
+    ]
+
+
+# For the error message only: where an unresolved layer stands, as (outermost known parent, its
+# class name, path of the layer in it).
+_positions: weakref.WeakKeyDictionary[ChannelActivation, tuple[weakref.ref, str, str]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _describe(module: ChannelActivation) -> str:
+    if module not in _positions:
+        return ''
+    _, parent, path = _positions[module]
+    return f' at {path!r} of {parent}'
+
+
+def _record_position(module: ChannelActivation, parent: nn.Module, path: str) -> None:
+    _positions[module] = (weakref.ref(parent), type(parent).__name__, path)
+
+
+def _extend_positions(parent: nn.Module, name: str, child: nn.Module) -> None:
+    for module, (top, _, path) in list(_positions.items()):
+        if module.resolved:
+            del _positions[module]
+        elif top() is child:
+            _record_position(module, parent, f'{name}.{path}')
+
+
+def _positive_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _output_channels(module: nn.Module) -> tuple[int, int] | None:
+    """(channels, channel_dim) of what a layer puts out, or None if it does not say."""
+    if isinstance(module, nn.Sequential):
+        found = (_output_channels(child) for child in reversed(module))
+        return next((f for f in found if f is not None), None)
+    for attribute in ('out_channels', 'out_features', 'num_features'):
+        value = getattr(module, attribute, None)
+        if _positive_int(value):
+            return value, (-1 if attribute == 'out_features' else 1)
+    shape = getattr(module, 'normalized_shape', None)
+    if shape is not None:
+        value = shape if isinstance(shape, int) else tuple(shape)[-1]
+        # The layer norms of ConvNeXt and others normalise (N, C, H, W) over C under this name.
+        return value, (1 if type(module).__name__.endswith('2d') else -1)
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels, 1
+    return None
+
+
+def _siblings_before(parent: nn.Module, name: str) -> Iterator[nn.Module]:
+    """The children registered before ``name``, the latest first."""
+    names = list(parent._modules)
+    end = names.index(name) if name in parent._modules else len(names)
+    for other in reversed(names[:end]):
+        if parent._modules[other] is not None:
+            yield parent._modules[other]
+
+
+def _surrounding_channels(parent: nn.Module, name: str) -> tuple[int, int] | None:
+    order = getattr(parent, 'order', None)
+    if isinstance(order, tuple) and 'conv' in order and 'act' in order:
+        before = order.index('act') < order.index('conv')
+        value = getattr(parent, 'in_channels' if before else 'out_channels', None)
+        if _positive_int(value):
+            return value, 1
+    for sibling in _siblings_before(parent, name):
+        found = _output_channels(sibling)
+        if found is not None:
+            return found
+    value = getattr(parent, 'out_channels', None)
+    return (value, 1) if _positive_int(value) else None
+
+
+def _on_registration(parent: nn.Module, name: str, child: nn.Module | None) -> None:
+    if child is None:
+        return
+    if _positions:
+        _extend_positions(parent, name, child)
+    if not isinstance(child, ChannelActivation):
+        return
+    if child.resolved and child.channel_dim is not None:
+        return
+    found = _surrounding_channels(parent, name)
+    if child.resolved:
+        if found is not None:
+            child.channel_dim = found[1]
+    elif found is not None:
+        floats = (p for s in _siblings_before(parent, name) for p in s.parameters())
+        like = next((p for p in floats if p.is_floating_point()), None)
+        child._resolve(*found, like=like)
+    elif child not in _positions:
+        _record_position(child, parent, name)
+
+
+register_module_module_registration_hook(_on_registration)

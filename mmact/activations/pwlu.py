@@ -1,0 +1,331 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""PWLU: the Piecewise Linear Unit and its two learning phases.
+
+Paper: Zhou, Zhu, Zhong, Learning specialized activation functions with the Piecewise Linear Unit,
+ICCV 2021. No official code was published.
+
+Where the paper leaves a choice:
+
+- Eq. 5 does not say where the running statistics start: at the first batch's.
+- std(x) of Eq. 5 is the population's (no Bessel correction), so that one element is enough.
+- Eq. 6 on a channel without variance gives an empty interval: the width is at least
+  :attr:`PWLU.MIN_WIDTH`, and at least 0.2 % of the distance of the mean from zero.
+- Nothing in section 3 keeps the bounds from crossing: :func:`mmact.ops.pwlu` acts as if they stood a
+  hair apart, with gradients that can open them again, and :meth:`PWLU.separate_bounds_` moves them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import pwlu
+from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
+from .base import ChannelActivation
+
+_PHASES = ('learn', 'collect', 'fixed')  # a phase's index is what the phase_id buffer holds
+
+
+class _IdleParameters(torch.autograd.Function):
+    """Identity on the first argument that gives all others zero gradients.
+
+    Parameters without any gradient would make DDP wait for them for ever; requires_grad=False would
+    need DDP and the optimizer to be built anew when learning starts.
+    """
+
+    @staticmethod
+    def forward(ctx, y, *parameters):
+        ctx.save_for_backward(*parameters)
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return (grad, *(torch.zeros_like(p) for p in ctx.saved_tensors))
+
+
+class PWLU(ChannelActivation):
+    """Piecewise Linear Unit (Eq. 1), learned per channel or per layer.
+
+    Built alone it is ReLU on symmetric bounds and learns at once. The paper's procedure (section
+    3.3) first holds it as ReLU and collects statistics of its input (:meth:`start_collecting`), then
+    aligns the bounds with them and learns (:meth:`realign`); in MMEngine the ``PWLURealignHook``
+    calls both. The phase is part of the state_dict.
+
+    Args:
+        num_channels: Number of channels C. None takes it from the surroundings when the module is
+            registered into a parent (see :mod:`mmact.activations.base`).
+        num_intervals: N, the number of intervals between the bounds. The paper recommends 8 to 16
+            (section 4.5). Even, so that 0 is a demarcation point and the initial function is exactly
+            ReLU; with an odd N it cuts the corner at 0.
+        bounds: Initial (B_L, B_R).
+        mode: ``'channel'``: a function for each channel (the paper's setting); ``'layer'``: one for
+            all, which needs no number of channels.
+        channel_dim: Dimension of the input that holds the channels. None takes it from the
+            surroundings (-1 after linear layers and LayerNorm, else 1).
+        stat_momentum: Weight of the old value in the running statistics of Eq. 5.
+        inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
+
+    Shape:
+        Input and output: any shape with C channels at ``channel_dim``, same dtype and memory format.
+
+    Attributes:
+        left_bound, right_bound: B_L and B_R, (C,), or (1,) with mode='layer'.
+        left_slope, right_slope: K_L and K_R, (C,).
+        points: Y_P, (C, N + 1).
+        running_mean, running_std: The statistics of Eq. 5, (C,).
+
+    Raises:
+        ValueError: If an argument is out of range, or an input does not have C channels.
+        RuntimeError: In forward, if the number of channels is not known.
+
+    Example:
+        >>> act = PWLU(num_channels=64)
+        >>> act(torch.randn(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
+    """
+
+    #: Smallest width of [left_bound, right_bound] that realign() and separate_bounds_() leave.
+    MIN_WIDTH = 1e-2
+
+    def __init__(
+        self,
+        num_channels: int | None = None,
+        num_intervals: int = 16,
+        bounds: tuple[float, float] = (-3.0, 3.0),
+        mode: str = 'channel',
+        channel_dim: int | None = None,
+        stat_momentum: float = 0.9,
+        inplace: bool = False,
+    ) -> None:
+        if mode not in ('channel', 'layer'):
+            raise ValueError(f"PWLU: mode must be 'channel' or 'layer', got {mode!r}")
+        super().__init__(1 if mode == 'layer' else num_channels, channel_dim)
+        if not isinstance(num_intervals, int) or num_intervals < 1:
+            raise ValueError(
+                f'PWLU: num_intervals must be a positive integer, got {num_intervals!r}'
+            )
+        left, right = (float(b) for b in bounds)
+        if not (math.isfinite(left) and math.isfinite(right) and right - left >= self.MIN_WIDTH):
+            raise ValueError(
+                f'PWLU: bounds must be finite, the left one smaller by {self.MIN_WIDTH} or more, '
+                f'got {bounds!r}'
+            )
+        if not 0 <= stat_momentum < 1:
+            raise ValueError(f'PWLU: stat_momentum must be in [0, 1), got {stat_momentum!r}')
+        self.num_intervals = num_intervals
+        self.bounds = (left, right)
+        self.mode = mode
+        self.stat_momentum = stat_momentum
+        # A copy of the phase_id buffer that forward can read without waiting for a GPU.
+        self._phase = 'learn'
+        if self.resolved:
+            self.build(self.num_channels)
+
+    def build(self, num_channels: int) -> None:
+        """Creates the parameters, as ReLU on the initial bounds, and the buffers."""
+        left, right = self.bounds
+        for name in ('left_bound', 'right_bound', 'left_slope', 'right_slope'):
+            setattr(self, name, nn.Parameter(torch.empty(num_channels)))
+        self.points = nn.Parameter(torch.empty(num_channels, self.num_intervals + 1))
+        self.register_buffer('running_mean', torch.zeros(num_channels))
+        self.register_buffer('running_std', torch.ones(num_channels))
+        self.register_buffer('num_batches_tracked', torch.tensor(0))
+        self.register_buffer('phase_id', torch.tensor(0, dtype=torch.uint8))
+        self._reset(
+            self.left_bound.detach().new_full((num_channels,), left),
+            self.right_bound.detach().new_full((num_channels,), right),
+        )
+
+    @torch.no_grad()
+    def _reset(self, left: Tensor, right: Tensor) -> None:
+        """Makes the function ReLU on [left, right] (Eq. 6)."""
+        self.left_bound.copy_(left)
+        self.right_bound.copy_(right)
+        self.left_slope.zero_()
+        self.right_slope.fill_(1)
+        # Each end is counted from the nearer bound in float64: on symmetric bounds the middle point
+        # is then exactly 0.
+        left, right = (b.detach().double().unsqueeze(1) for b in (self.left_bound, self.right_bound))
+        share = torch.arange(self.num_intervals + 1).to(left) / self.num_intervals
+        self.points.copy_((left * (1 - share) + right * share).relu())
+
+    # The two phases -------------------------------------------------------------------------------
+
+    @property
+    def phase(self) -> str:
+        """``'collect'`` (phase I), ``'learn'`` (phase II) or ``'fixed'`` (function kept as it is)."""
+        return self._phase
+
+    def _set_phase(self, phase: str) -> None:
+        self.require_resolved()
+        self._phase = phase
+        self.phase_id.fill_(_PHASES.index(phase))
+
+    def start_collecting(self) -> None:
+        """Begins phase I: the output is ReLU, and training batches are counted into the statistics.
+
+        Parameters get zero gradients. Statistics collected earlier are forgotten.
+        """
+        self._set_phase('collect')
+        self.running_mean.zero_()
+        self.running_std.fill_(1)
+        self.num_batches_tracked.zero_()
+
+    def realign(self) -> None:
+        """Begins phase II: bounds at mean +- 3 std, the function ReLU on them (Eq. 6), learning on.
+
+        Raises:
+            RuntimeError: If no statistics were collected.
+        """
+        self.require_resolved()
+        if int(self.num_batches_tracked) == 0:
+            raise RuntimeError(
+                'PWLU.realign() needs statistics: call start_collecting() and run training batches '
+                'through the model first'
+            )
+        mean, std = self.running_mean, self.running_std
+        half = torch.maximum(3 * std, (1e-3 * mean.abs()).clamp(min=self.MIN_WIDTH / 2))
+        self._reset(mean - half, mean + half)
+        self._set_phase('learn')
+
+    def freeze(self) -> None:
+        """Keeps the function as it is: parameters get zero gradients from now on."""
+        self._set_phase('fixed')
+
+    @torch.no_grad()
+    def separate_bounds_(self) -> None:
+        """Moves right bounds that came closer to the left one than MIN_WIDTH, or crossed it."""
+        torch.maximum(
+            self.right_bound, self.left_bound + self.MIN_WIDTH, out=self.right_bound.data
+        )
+
+    @torch.no_grad()
+    def _collect(self, x: Tensor) -> None:
+        """Eq. 5."""
+        if x.numel() == 0:
+            return
+        channel_dim = None if self.mode == 'layer' else self._dim(x) % x.dim()
+        # The extra dimension lets an input that has no dimension but the channels go the same way.
+        x = x.to(opmath_dtype(x.dtype)).unsqueeze(-1)
+        dims = [d for d in range(x.dim()) if d != channel_dim]
+        var, mean = torch.var_mean(x, dims, correction=0)
+        keep = torch.where(self.num_batches_tracked == 0, 0.0, self.stat_momentum)
+        for running, value in ((self.running_mean, mean), (self.running_std, var.sqrt())):
+            updated = running * keep + value.to(running.dtype) * (1 - keep)
+            # A batch that overflowed (a skipped step under AMP) must not spoil the statistics.
+            running.copy_(torch.where(updated.isfinite(), updated, running))
+        self.num_batches_tracked += 1
+
+    # The function ---------------------------------------------------------------------------------
+
+    def _parameters_in_order(self) -> tuple[Tensor, ...]:
+        return (
+            self.left_bound,
+            self.right_bound,
+            self.left_slope,
+            self.right_slope,
+            self.points,
+        )
+
+    def _dim(self, x: Tensor) -> int:
+        dim = 1 if self.channel_dim is None else self.channel_dim
+        if not -x.dim() <= dim < x.dim() or x.size(dim) != self.num_channels:
+            raise ValueError(
+                f'PWLU has {self.num_channels} channels at dimension {dim}, got an input of shape '
+                f'{tuple(x.shape)}; pass num_channels and channel_dim (-1 for channel-last tokens)'
+            )
+        return dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x, a tensor with C channels at ``channel_dim``."""
+        self.require_resolved()
+        dim = 0 if self.mode == 'layer' else self._dim(x)
+        parameters = self._parameters_in_order()
+        if self._phase == 'learn':
+            return pwlu(x, *parameters, channel_dim=dim, inference=not self.training)
+        if self._phase == 'collect':
+            if self.training:
+                self._collect(x.detach())
+            y = F.relu(x)
+        else:
+            y = pwlu(x, *(p.detach() for p in parameters), channel_dim=dim, inference=True)
+        return _IdleParameters.apply(y, *parameters) if torch.is_grad_enabled() else y
+
+    @torch.no_grad()
+    def fold_affine(self, scale: Tensor | float, shift: Tensor | float) -> PWLU:
+        """Folds a preceding affine map, such as a BatchNorm in evaluation, into the function.
+
+        Args:
+            scale: Factor of each channel, (C,) or a number; may be negative or 0.
+            shift: Addend of each channel, (C,) or a number.
+
+        Returns:
+            A new PWLU in phase 'learn', equal to ``self(scale * x + shift)``. With mode='layer' and
+            (C,) arguments it has a function for each channel.
+
+        Raises:
+            ValueError: If scale or shift is not finite or of another shape.
+        """
+        self.require_resolved()
+        like = self.left_bound
+        scale, shift = (
+            torch.as_tensor(t, dtype=torch.float64, device=like.device).reshape(-1)
+            for t in (scale, shift)
+        )
+        channels = max(scale.numel(), shift.numel(), self.num_channels)
+        for name, value in (('scale', scale), ('shift', shift)):
+            if value.numel() not in (1, channels) or self.num_channels not in (1, channels):
+                raise ValueError(
+                    f'PWLU.fold_affine: {name} has {value.numel()} values for '
+                    f'{self.num_channels} channels'
+                )
+            if not value.isfinite().all():
+                raise ValueError(f'PWLU.fold_affine: {name} must be finite')
+        scale, shift = scale.expand(channels), shift.expand(channels)
+        lb, rb, ls, rs, points = (
+            p.double().expand(channels, *p.shape[1:]) for p in self._parameters_in_order()
+        )
+        rb = lb + (rb - lb).clamp(min=PWLU_MIN_WIDTH)
+
+        # Where the scale is 0 the function is constant, and any bounds will do.
+        level = pwlu(shift, lb, rb, ls, rs, points, channel_dim=0)
+        constant = scale == 0
+        divisor = scale.masked_fill(constant, 1)
+        ends = torch.stack([(lb - shift) / divisor, (rb - shift) / divisor])
+        mirrored = scale < 0
+        folded = PWLU(
+            channels,
+            self.num_intervals,
+            self.bounds,
+            channel_dim=self.channel_dim,
+            stat_momentum=self.stat_momentum,
+        )
+        values = (
+            torch.where(mirrored, ends[1], ends[0]),
+            torch.where(mirrored, ends[0], ends[1]),
+            torch.where(mirrored, rs, ls) * scale,
+            torch.where(mirrored, ls, rs) * scale,
+            torch.where(mirrored.unsqueeze(1), points.flip(1), points),
+        )
+        folded.to(device=like.device, dtype=like.dtype)
+        for parameter, value in zip(folded._parameters_in_order(), values, strict=True):
+            parameter.copy_(value)
+        folded.points[constant] = level[constant].to(like.dtype).unsqueeze(1)
+        return folded.train(self.training)
+
+    # State ----------------------------------------------------------------------------------------
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        if f'{prefix}phase_id' in state_dict:
+            self._phase = _PHASES[int(state_dict[f'{prefix}phase_id'])]
+
+    def extra_repr(self) -> str:
+        return (
+            f'num_channels={self.num_channels}, num_intervals={self.num_intervals}, '
+            f'mode={self.mode!r}, channel_dim={self.channel_dim}, phase={self.phase!r}'
+        )

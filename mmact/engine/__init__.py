@@ -1,0 +1,8 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Training with MMEngine: hooks and optimizer wrapper constructors."""
+
+from .hooks import LearnedActivationHook, PWLURealignHook
+from .optimizers import ActivationParamConstructor
+
+__all__ = ['ActivationParamConstructor', 'LearnedActivationHook', 'PWLURealignHook']

@@ -1,0 +1,5 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+from .activation_param_constructor import ActivationParamConstructor
+
+__all__ = ['ActivationParamConstructor']

@@ -1,0 +1,158 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""``mmact::pwlu``: the Piecewise Linear Unit of Zhou et al., ICCV 2021.
+
+Paper: Learning specialized activation functions with the Piecewise Linear Unit, sections 3.1, 3.2
+and 4.3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+from ._library import LIBRARY, define
+
+_PARAMETERS = (
+    'Tensor left_bound, Tensor right_bound, Tensor left_slope, Tensor right_slope, Tensor points'
+)
+
+
+def _eager(x, lb, rb, ls, rs, points, channel_dim, inference):
+    return _dense(x, reference.pwlu(x, lb, rb, ls, rs, points, channel_dim))
+
+
+def _eager_bwd(grad, x, lb, rb, ls, rs, points, channel_dim):
+    gx, *rest = reference.pwlu_bwd(grad, x, lb, rb, ls, rs, points, channel_dim)
+    return (_dense(x, gx), *rest)
+
+
+def _dense(like: Tensor, result: Tensor) -> Tensor:
+    """The result in the memory format that the kernels and the fake kernel promise."""
+    out = torch.empty_like(like)
+    return result if result.stride() == out.stride() else out.copy_(result)
+
+
+def _fake(x, lb, rb, ls, rs, points, channel_dim, inference):
+    return torch.empty_like(x)
+
+
+def _fake_bwd(grad, x, lb, rb, ls, rs, points, channel_dim):
+    return tuple(torch.empty_like(t) for t in (x, lb, rb, ls, rs)) + (
+        points.new_empty(points.shape),
+    )
+
+
+define(
+    f'pwlu(Tensor x, {_PARAMETERS}, int channel_dim, bool inference) -> Tensor', _eager, _fake
+)
+define(
+    f'pwlu_bwd(Tensor grad, Tensor x, {_PARAMETERS}, int channel_dim) '
+    '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
+    _eager_bwd,
+    _fake_bwd,
+)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.channel_dim, _ = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad):
+    grads = torch.ops.mmact.pwlu_bwd(grad, *ctx.saved_tensors, ctx.channel_dim)
+    wanted = [g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)]
+    return (*wanted, None, None)
+
+
+def _no_second_order(ctx, *grads):
+    raise RuntimeError(
+        'mmact.ops.pwlu is differentiable once; for second derivatives use '
+        'mmact.ops.reference.pwlu, which autograd can differentiate again'
+    )
+
+
+torch.library.register_autograd(
+    'mmact::pwlu', _backward, setup_context=_setup_context, lib=LIBRARY
+)
+torch.library.register_autograd('mmact::pwlu_bwd', _no_second_order, lib=LIBRARY)
+
+
+def _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim) -> int:
+    """Raises on arguments that do not fit; returns channel_dim counted from the front."""
+    if not x.is_floating_point():
+        raise TypeError(f'pwlu: x must be a floating-point tensor, got {x.dtype}')
+    if points.dim() != 2 or points.size(1) < 2:
+        raise ValueError(
+            f'pwlu: points must have shape (C, N + 1) with N >= 1, got {tuple(points.shape)}'
+        )
+    channels = points.size(0)
+    for name, value in (
+        ('left_bound', left_bound),
+        ('right_bound', right_bound),
+        ('left_slope', left_slope),
+        ('right_slope', right_slope),
+    ):
+        if value.shape != (channels,):
+            raise ValueError(
+                f'pwlu: {name} must have shape ({channels},) to go with points of shape '
+                f'{tuple(points.shape)}, got {tuple(value.shape)}'
+            )
+    if channels == 1:
+        return 0
+    if not -x.dim() <= channel_dim < x.dim():
+        raise ValueError(
+            f'pwlu: channel_dim={channel_dim} is not a dimension of x of shape {tuple(x.shape)}'
+        )
+    if x.size(channel_dim) != channels:
+        raise ValueError(
+            f'pwlu: x has {x.size(channel_dim)} channels at dimension {channel_dim} (shape '
+            f'{tuple(x.shape)}), but the parameters are for {channels}; set num_channels and '
+            f'channel_dim to fit (channel_dim=-1 for channel-last tokens)'
+        )
+    return channel_dim % x.dim()
+
+
+def pwlu(
+    x: Tensor,
+    left_bound: Tensor,
+    right_bound: Tensor,
+    left_slope: Tensor,
+    right_slope: Tensor,
+    points: Tensor,
+    channel_dim: int = 1,
+    inference: bool = False,
+) -> Tensor:
+    """Piecewise Linear Unit, Eq. 1 to 4.
+
+    ``[left_bound, right_bound]`` is cut into N intervals of equal length; the function passes
+    through ``points`` at their N + 1 ends, is linear between them and goes on with ``left_slope``
+    and ``right_slope`` outside. Gradients are those of Table 1, for all arguments.
+
+    Args:
+        x: Input of any shape, float16, bfloat16, float32 or float64.
+        left_bound: B_L, (C,).
+        right_bound: B_R, (C,). Where it is less than ``reference.PWLU_MIN_WIDTH`` to the right of
+            ``left_bound``, it acts as if it were that far (its gradient does not change).
+        left_slope: K_L, (C,).
+        right_slope: K_R, (C,).
+        points: Y_P, (C, N + 1).
+        channel_dim: Dimension of x that holds the C channels. Ignored if C is 1 (layer-wise).
+        inference: Evaluate with the slope and offset tables of section 4.3, one multiply-add per
+            element. Equal to the other form up to rounding; differentiable all the same.
+
+    Returns:
+        Tensor of x's shape, dtype and memory format. NaN and infinite inputs give non-finite
+        outputs (an infinite input beyond a bound with slope zero gives NaN, as Eq. 1 does).
+
+    Raises:
+        TypeError: If x is not floating-point.
+        ValueError: If the shapes of the parameters do not fit each other or x.
+    """
+    channel_dim = _check(
+        x, left_bound, right_bound, left_slope, right_slope, points, channel_dim
+    )
+    return torch.ops.mmact.pwlu(
+        x, left_bound, right_bound, left_slope, right_slope, points, channel_dim, inference
+    )

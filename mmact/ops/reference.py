@@ -1,0 +1,149 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""The ops in plain PyTorch, written from the papers' equations and independent of the kernels.
+
+They are what the kernels are tested against (in float64), and what runs where no kernel exists.
+All of them work in any floating dtype and on any device; reduced precisions are computed in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: Smallest effective width ``right_bound - left_bound`` of a PWLU. Bounds that learning brings
+#: closer, or lets cross, act as if they were this far apart, measured from the left one.
+PWLU_MIN_WIDTH = 1e-6
+
+
+def opmath_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which arithmetic on ``dtype`` is done: float32 for float16 and bfloat16."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def _per_channel(parameter: Tensor, x: Tensor, channel_dim: int) -> Tensor:
+    """Shapes a (C,) or (1,) parameter so that it broadcasts against x."""
+    if parameter.numel() == 1:
+        return parameter.reshape(())
+    shape = [1] * x.dim()
+    shape[channel_dim] = -1
+    return parameter.reshape(shape)
+
+
+def _gather_points(points: Tensor, index: Tensor, channel_dim: int) -> Tensor:
+    """points[c, index[..., c, ...]] for every element of index."""
+    if points.size(0) == 1:
+        return points[0][index]
+    channels = torch.arange(points.size(0), device=index.device)
+    return points[_per_channel(channels, index, channel_dim).expand_as(index), index]
+
+
+def _pwlu_pieces(x, left_bound, right_bound, points, channel_dim):
+    """Everything of Eq. 1 to 4 that both directions need, in the arithmetic dtype of x."""
+    num_intervals = points.size(1) - 1
+    width = right_bound - left_bound
+    # Straight through: where the minimum acts, gradients still see width = right - left, so that
+    # learning can open the bounds again.
+    width = width + (width.clamp(min=PWLU_MIN_WIDTH) - width).detach()
+    left = _per_channel(left_bound, x, channel_dim)
+    right = _per_channel(left_bound + width, x, channel_dim)
+    length = _per_channel(width / num_intervals, x, channel_dim)  # d
+    with torch.no_grad():
+        # Eq. 2. The clamp comes before the conversion to integers, which NaN and inf do not survive.
+        position = torch.nan_to_num(torch.floor((x - left) / length), nan=0.0)
+        index = position.clamp(0, num_intervals - 1).long()
+    edge = left + index * length  # Eq. 3
+    y0 = _gather_points(points, index, channel_dim)
+    y1 = _gather_points(points, index + 1, channel_dim)
+    slope = (y1 - y0) / length  # Eq. 4
+    return left, right, length, index, edge, y0, slope
+
+
+def pwlu(
+    x: Tensor,
+    left_bound: Tensor,
+    right_bound: Tensor,
+    left_slope: Tensor,
+    right_slope: Tensor,
+    points: Tensor,
+    channel_dim: int = 1,
+) -> Tensor:
+    """Piecewise Linear Unit, Eq. 1 to 4 of Zhou et al., 2021. See :func:`mmact.ops.pwlu`.
+
+    Differentiable by autograd in every argument, with the interval index treated as constant as in
+    the paper's section 3.2 (where it is constant, this is the exact derivative).
+    """
+    dtype = opmath_dtype(x.dtype)
+    value = x.to(dtype)
+    parameters = [p.to(dtype) for p in (left_bound, right_bound, left_slope, right_slope, points)]
+    left_bound, right_bound, left_slope, right_slope, points = parameters
+    left, right, _, _, edge, y0, slope = _pwlu_pieces(
+        value, left_bound, right_bound, points, channel_dim
+    )
+    first = _per_channel(points[:, 0], value, channel_dim)
+    last = _per_channel(points[:, -1], value, channel_dim)
+    below = (value - left) * _per_channel(left_slope, value, channel_dim) + first
+    above = (value - right) * _per_channel(right_slope, value, channel_dim) + last
+    inside = (value - edge) * slope + y0
+    return torch.where(value < left, below, torch.where(value >= right, above, inside)).to(x.dtype)
+
+
+def pwlu_bwd(
+    grad: Tensor,
+    x: Tensor,
+    left_bound: Tensor,
+    right_bound: Tensor,
+    left_slope: Tensor,
+    right_slope: Tensor,
+    points: Tensor,
+    channel_dim: int = 1,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of :func:`pwlu` as Table 1 of the paper prints them.
+
+    Returns:
+        Gradients of x, left_bound, right_bound, left_slope, right_slope and points.
+    """
+    dtype = opmath_dtype(x.dtype)
+    value, gy = x.to(dtype), grad.to(dtype)
+    lb, rb, ls, rs, ys = (
+        p.detach().to(dtype) for p in (left_bound, right_bound, left_slope, right_slope, points)
+    )
+    left, right, length, index, edge, _, slope = _pwlu_pieces(value, lb, rb, ys, channel_dim)
+    below, above = value < left, value >= right
+    inside = ~(below | above)
+    zero = torch.zeros((), dtype=dtype, device=x.device)
+    left_k = _per_channel(ls, value, channel_dim)
+    right_k = _per_channel(rs, value, channel_dim)
+
+    def channel_sum(term: Tensor) -> Tensor:
+        if lb.numel() == 1:
+            return term.sum().reshape(1)
+        dims = [d for d in range(term.dim()) if d != channel_dim % term.dim()]
+        return term.sum(dims) if dims else term
+
+    gx = gy * torch.where(below, left_k, torch.where(above, right_k, slope))
+    width = right - left
+    g_left = torch.where(
+        below, -left_k, torch.where(inside, slope * (value - right) / width, zero)
+    )
+    g_right = torch.where(
+        above, -right_k, torch.where(inside, slope * (left - value) / width, zero)
+    )
+    ratio = (value - edge) / length
+    g_points = []
+    for k in range(ys.size(1)):
+        term = torch.where(inside & (index == k), 1 - ratio, zero)
+        term = torch.where(inside & (index == k - 1), ratio, term)
+        if k == 0:
+            term = torch.where(below, zero + 1, term)
+        if k == ys.size(1) - 1:
+            term = torch.where(above, zero + 1, term)
+        g_points.append(channel_sum(gy * term))
+    return (
+        gx.to(x.dtype),
+        channel_sum(gy * g_left).to(left_bound.dtype),
+        channel_sum(gy * g_right).to(right_bound.dtype),
+        channel_sum(torch.where(below, gy * (value - left), zero)).to(left_slope.dtype),
+        channel_sum(torch.where(above, gy * (value - right), zero)).to(right_slope.dtype),
+        torch.stack(g_points, 1).to(points.dtype),
+    )

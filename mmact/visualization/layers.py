@@ -1,0 +1,100 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which activations can be drawn, and how to evaluate them channel by channel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mmact.activations import PWLU, Activation
+
+#: What is asked of the caller: a model, or modules by name.
+Modules = nn.Module | Mapping[str, nn.Module]
+
+
+def scalar_activations(model: Modules) -> dict[str, nn.Module]:
+    """Finds the activations that are functions of one number, and so can be drawn as a curve.
+
+    Args:
+        model: A model, of which all :class:`mmact.activations.Activation` layers without submodules
+            are taken (FReLU, which looks at a neighbourhood, has some; a class can also say
+            ``elementwise = True`` or ``False`` itself). A mapping of names to modules, of any
+            class, is returned as it is.
+
+    Returns:
+        Modules by their path in the model.
+    """
+    if isinstance(model, Mapping):
+        return dict(model)
+    return {
+        path: module
+        for path, module in model.named_modules()
+        if isinstance(module, Activation)
+        and getattr(module, 'elementwise', not any(module.children()))
+        and getattr(module, 'resolved', True)
+    }
+
+
+def activations_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+    """Rebuilds the learned activations of a checkpoint without its model.
+
+    Args:
+        state_dict: Parameters and buffers of a whole model.
+
+    Returns:
+        PWLU layers in evaluation mode, by their path in the model; empty if there are none.
+    """
+    layers: dict[str, nn.Module] = {}
+    for key, points in state_dict.items():
+        prefix, _, name = key.rpartition('.')
+        start = f'{prefix}.' if prefix else ''
+        if name != 'points' or f'{start}left_bound' not in state_dict:
+            continue
+        layer = PWLU(num_channels=points.size(0), num_intervals=points.size(1) - 1)
+        own = {k: state_dict[start + k] for k in layer.state_dict() if start + k in state_dict}
+        layer.load_state_dict(own, strict=False)
+        layers[prefix] = layer.eval()
+    return layers
+
+
+def channel_count(module: nn.Module) -> int:
+    """Number of different functions in a module: C, or 1 where all channels share one."""
+    # nn.PReLU calls it num_parameters.
+    return getattr(module, 'num_channels', None) or getattr(module, 'num_parameters', 1)
+
+
+def channels_first(module: nn.Module, x: Tensor) -> Tensor:
+    """Sorts an input of the module by the function that acts on it.
+
+    Returns:
+        A view of x, (C, ...); (1, ...) where all channels share one function.
+    """
+    if channel_count(module) == 1:
+        return x.unsqueeze(0)
+    dim = getattr(module, 'channel_dim', None)
+    return x.movedim(1 if dim is None else dim, 0)
+
+
+def evaluate(module: nn.Module, x: Tensor) -> Tensor:
+    """Evaluates the module's function of each channel.
+
+    Works on a copy in evaluation mode, in float64 on the CPU: the module itself is not touched.
+
+    Args:
+        module: A scalar activation with C functions.
+        x: Points of each function, (C, G).
+
+    Returns:
+        Values, (C, G), float64.
+    """
+    module = copy.deepcopy(module).to('cpu', torch.float64).eval()
+    dim = getattr(module, 'channel_dim', None)
+    values = x.detach().to('cpu', torch.float64)
+    with torch.no_grad():
+        if dim in (None, 1):
+            return module(values.unsqueeze(0)).squeeze(0)
+        return module(values.T).T
