@@ -102,3 +102,11 @@ def test_scenes_of_any_shape(size, place):
         for index, region in enumerate(scene.regions):
             if region.thing:
                 assert scene.mask(index).sum() >= scene.MIN_VISIBLE * region.area > 0
+
+
+def test_large_pictures_have_small_things_too():
+    areas = []
+    for seed in range(12):
+        scene = draw_scene(np.random.default_rng(seed), (600, 800), ['park'], ['kite'])
+        areas += [region.area for region in scene.regions if region.thing]
+    assert min(areas) < 32**2 < max(areas)

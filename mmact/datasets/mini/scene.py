@@ -135,7 +135,7 @@ def _add_standing(
             (objects.car_from_behind if behind else objects.car)(layer, rng, (column, row), width)
             shadow = 0.52 * width
         elif name == 'sports ball':
-            radius = ground.length(0.035, 0.09, nearness)
+            radius = ground.length(0.03, 0.09, nearness)
             objects.ball(layer, rng, (column, row - radius), radius)
             shadow = 0.9 * radius
         else:
@@ -159,6 +159,9 @@ def _add_kite(scene: Scene, rng: np.random.Generator, ground: _Ground) -> None:
     for _ in range(_TRIES):
         layer = Layer(scene.size)
         radius = ground.unit * rng.uniform(0.08, 0.15)
+        if rng.random() < 0.25:
+            # Far away, and small in COCO's sense (32 x 32 pixels) in pictures of any size.
+            radius = min(0.06 * ground.unit, 20)
         centre = rng.uniform(0.08, 0.92) * ground.width, rng.uniform(0.25, 0.6) * ground.horizon
         objects.kite(layer, rng, centre, radius)
         if scene.has_room(layer):
