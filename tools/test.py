@@ -19,7 +19,6 @@ from mmact.apis import (
     UserError,
     add_common_arguments,
     build_runner,
-    check_checkpoint,
     load_config,
     one_line_errors,
     prepare_test,
@@ -82,7 +81,6 @@ def main() -> None:
     with one_line_errors():
         cfg = load_config(args)
     with one_line_errors(cfg):
-        check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
         if args.show or args.show_dir is not None:
             enable_visualization(cfg, args)

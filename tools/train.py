@@ -20,7 +20,6 @@ from mmact.apis import (
     UserError,
     add_common_arguments,
     build_runner,
-    check_checkpoint,
     load_config,
     one_line_errors,
     prepare_training,
@@ -55,7 +54,7 @@ def apply_training_flags(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise UserError(
                 '--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config'
             )
@@ -65,7 +64,6 @@ def apply_training_flags(cfg: Config, args: argparse.Namespace) -> None:
     cfg.resume = True
     cfg.load_from = None
     if args.resume != 'auto':
-        check_checkpoint(args.resume)
         cfg.load_from = args.resume
     elif find_latest_checkpoint(cfg.work_dir) is None:
         print_log(

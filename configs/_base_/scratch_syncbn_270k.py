@@ -9,8 +9,8 @@ custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
 # runs. `--cfg-options sync_bn=None` keeps BN.
 sync_bn = 'torch'
 
-# Two files in one _base_ list may not define the same key, and the detectors' baselines define these.
-# So the configs that list this file take them from here: train_cfg = dict(**_base_.scratch.train_cfg).
+# Files in one _base_ list may not define the same key, and the detectors' baselines define these.
+# So the configs that list this file take them from here, as in `model.backbone = scratch.backbone`.
 scratch = dict(
     norm_cfg=dict(type='BN', requires_grad=True),
     backbone=dict(

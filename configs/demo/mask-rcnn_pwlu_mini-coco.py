@@ -1,6 +1,6 @@
 # The demo: the Mask R-CNN of configs/pwlu, made small enough to learn on a CPU in a few minutes, on
-# the miniature COCO of tools/dataset_converters/make_mini.py. Model, losses, hooks and data layout are
-# those of the real thing.
+# the miniature COCO of tools/dataset_converters/make_mini.py. Model, losses, hooks and data layout
+# are those of the real thing.
 _base_ = '../pwlu/mask-rcnn_r50-scratch-pwlu_fpn_syncbn_270k_coco.py'
 
 data_root = 'data/mini_coco/'
@@ -27,7 +27,7 @@ model = dict(
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=64)),
+        rcnn=dict(sampler=dict(num=32)),
     ),
     test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=100)),
 )
@@ -49,7 +49,7 @@ test_pipeline = [
     ),
 ]
 train_dataloader = dict(
-    batch_size=8,
+    batch_size=4,
     num_workers=1,
     dataset=dict(data_root=data_root, filter_cfg=dict(min_size=0), pipeline=train_pipeline),
 )

@@ -2,8 +2,8 @@ _base_ = [
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     '../_base_/scratch_syncbn_270k.py',
 ]
-# A head with BN of its own for each of the five levels it is applied to: their statistics differ, and
-# one BN's running statistics would fit none of them.
+# A head with a BN for each of the five levels that it is applied to: their statistics differ, and
+# the running statistics of a common BN would fit none of them.
 model = dict(
     backbone=_base_.scratch.backbone,
     neck=dict(norm_cfg=_base_.scratch.norm_cfg),

@@ -112,17 +112,17 @@ MMACT_HD inline void pwlu_make_table(double left, double right, double left_slop
 // Table 1 from the sums of one channel: s0(k) = sum of gy and s1(k) = sum of gy * (x - left edge)
 // over the elements of segment k, entry k + 1 of sums. Every entry of Table 1 is linear in x, so
 // that these two numbers per segment are all it needs.
-template <class P>
+template <class P, class G>
 MMACT_HD inline void pwlu_gradients(const double* sums, int64_t stride, double left, double right,
                                     double left_slope, double right_slope, const P* points, int n,
-                                    double* g_left, double* g_right, double* g_left_slope,
-                                    double* g_right_slope, double* g_points) {
+                                    G* g_left, G* g_right, G* g_left_slope, G* g_right_slope,
+                                    G* g_points) {
   const double width = right - left < kPwluMinWidth ? kPwluMinWidth : right - left;
   const double d = width / n;
   const auto s0 = [&](int k) { return sums[2 * (k + 1) * stride]; };
   const auto s1 = [&](int k) { return sums[(2 * (k + 1) + 1) * stride]; };
-  *g_left_slope = s1(-1);
-  *g_right_slope = s1(n);
+  *g_left_slope = static_cast<G>(s1(-1));
+  *g_right_slope = static_cast<G>(s1(n));
   double to_left = -left_slope * s0(-1), to_right = -right_slope * s0(n);
   double carried = s0(-1);  // what the segment before adds to its right point
   for (int k = 0; k < n; ++k) {
@@ -131,12 +131,12 @@ MMACT_HD inline void pwlu_gradients(const double* sums, int64_t stride, double l
     // K (x - B_R) / (B_R - B_L) and K (B_L - x) / (B_R - B_L), summed over the segment.
     to_left += steepness * (share + (k - n) * s0(k)) / n;
     to_right -= steepness * (share + k * s0(k)) / n;
-    g_points[k] = carried + s0(k) - share;
+    g_points[k] = static_cast<G>(carried + s0(k) - share);
     carried = share;
   }
-  g_points[n] = carried + s0(n);
-  *g_left = to_left;
-  *g_right = to_right;
+  g_points[n] = static_cast<G>(carried + s0(n));
+  *g_left = static_cast<G>(to_left);
+  *g_right = static_cast<G>(to_right);
 }
 
 }  // namespace mmact

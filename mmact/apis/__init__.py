@@ -6,7 +6,6 @@ from .errors import UserError, explain, one_line_errors
 from .launch import (
     add_common_arguments,
     build_runner,
-    check_checkpoint,
     load_config,
     prepare_test,
     prepare_training,
@@ -16,7 +15,6 @@ __all__ = [
     'UserError',
     'add_common_arguments',
     'build_runner',
-    'check_checkpoint',
     'explain',
     'load_config',
     'one_line_errors',

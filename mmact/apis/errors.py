@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One-line errors for what is wrong in a config or on a command line.
 
-Until training starts, an exception means a wrong config, so the user gets one line that says what to
-change. The environment variable ``MMACT_TRACEBACK=1`` shows the traceback instead.
+Until training starts, an exception means a wrong config, so the user gets one line that says what
+to change. The environment variable ``MMACT_TRACEBACK=1`` shows the traceback instead.
 """
 
 import difflib
@@ -11,10 +11,13 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.registry import Registry, root
 
 _NOT_REGISTERED = re.compile(r'(\S+) is not in the (\S+)::([^.]+) registry')
@@ -26,7 +29,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def one_line_errors(cfg: dict | None = None) -> Iterator[None]:
+def one_line_errors(cfg: Config | None = None) -> Iterator[None]:
     """Ends the program with one line on stderr and status 2 if the block raises.
 
     Args:
@@ -37,11 +40,11 @@ def one_line_errors(cfg: dict | None = None) -> Iterator[None]:
     except Exception as error:
         if os.environ.get('MMACT_TRACEBACK', '0') != '0':
             raise
-        print(f'error: {explain(error, cfg or {})}', file=sys.stderr)
+        print(f'error: {explain(error, cfg if cfg is not None else Config())}', file=sys.stderr)
         sys.exit(2)
 
 
-def explain(error: Exception, cfg: dict) -> str:
+def explain(error: Exception, cfg: Config) -> str:
     """Says in one line what is wrong and what to change.
 
     Args:
@@ -51,20 +54,21 @@ def explain(error: Exception, cfg: dict) -> str:
     Returns:
         The text, without a line break.
     """
-    text = str(error)
+    # A KeyError's own text is the repr of its argument.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, UserError):
         return text
     if match := _NOT_REGISTERED.search(text):
         return _unknown_name(*match.groups(), cfg)
     if match := _BAD_ARGUMENT.search(text):
-        return _unknown_argument(*match.groups())
+        return _unknown_argument(*match.groups(), error.__traceback__)
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return missing_data(str(error.filename), cfg)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f'{type(error).__name__}: {" ".join(lines)} (MMACT_TRACEBACK=1 shows where)'
 
 
-def missing_data(path: str, cfg: dict) -> str:
+def missing_data(path: str, cfg: Config) -> str:
     """Says that a file or folder of a data set is missing, and which config keys lead to it.
 
     Args:
@@ -79,7 +83,7 @@ def missing_data(path: str, cfg: dict) -> str:
         keys = [k for k, v in _strings(cfg) if v == path]
         return f'{path} does not exist' + (f' (config key {" and ".join(keys)})' if keys else '')
     data_root = max(roots, key=len)
-    # Not the test split: it repeats the validation split in most configs, and would double the line.
+    # Not the test split: in most configs it repeats the validation split.
     options = ' '.join(
         f'{key}={os.path.join("DIR", value[len(data_root) :].lstrip("/"))}'
         for key, value in _strings({k: v for k, v in cfg.items() if k.startswith(('train', 'val'))})
@@ -96,7 +100,7 @@ def _strings(node: Any, path: str = '') -> Iterator[tuple[str, str]]:
     """(dotted key, value) of every string in a config, in the order of the config."""
     if isinstance(node, str):
         yield path, node
-    elif isinstance(node, dict):
+    elif isinstance(node, (dict, Config)):
         for key, value in node.items():
             yield from _strings(value, f'{path}.{key}' if path else str(key))
     elif isinstance(node, (list, tuple)):
@@ -104,43 +108,51 @@ def _strings(node: Any, path: str = '') -> Iterator[tuple[str, str]]:
             yield from _strings(value, f'{path}.{index}')
 
 
-def _registries() -> Iterator[Registry]:
+def _unknown_name(name: str, scope: str, registry_name: str, cfg: Config) -> str:
+    known: set[str] = set()
     for registry in vars(root).values():
-        if isinstance(registry, Registry):
-            yield registry
-            yield from registry.children.values()
+        if isinstance(registry, Registry) and registry_name in _names_in_tree(registry):
+            known.update(registry.module_dict)
+            for child in registry.children.values():
+                prefix = '' if child.scope == scope else f'{child.scope}.'
+                known.update(prefix + other for other in child.module_dict)
+    lower = {other.lower(): other for other in sorted(known)}
+    close = [lower[other] for other in difflib.get_close_matches(name.lower(), lower, n=3)]
+    where = next((f' (config key {key})' for key, value in _strings(cfg) if value == name), '')
+    remedy = 'If it is your own, is its module in custom_imports?'
+    if close:
+        remedy = f'Did you mean {" or ".join(close)}?'
+    return f'{name!r} is not a known type{where}. {remedy}'
 
 
-def _unknown_name(name: str, scope: str, registry_name: str, cfg: dict) -> str:
-    known = set()
-    for registry in _registries():
-        if registry.name == registry_name and registry.scope == scope:
-            for family in (registry, registry.root):
-                known.update(family.module_dict)
-            for child in registry.root.children.values():
-                if child is not registry:
-                    known.update(f'{child.scope}.{other}' for other in child.module_dict)
-    close = difflib.get_close_matches(name, known, n=3)
-    where = [key for key, value in _strings(cfg) if value == name]
-    return (
-        f'{name!r} is not a known type' + (f' (config key {where[0]})' if where else '') + '. '
-        + (f'Did you mean {" or ".join(close)}?' if close else
-           'If it is your own, is its module in custom_imports?')
-    )
+def _names_in_tree(registry: Registry) -> set[str]:
+    return {registry.name, *(child.name for child in registry.children.values())}
 
 
-def _unknown_argument(class_name: str, argument: str) -> str:
-    names: dict[str, None] = {}
-    for registry in _registries():
-        for cls in registry.module_dict.values():
-            if isinstance(cls, type) and cls.__name__ == class_name:
-                for parent in cls.__mro__[:-1]:
-                    if '__init__' in vars(parent):
-                        names.update(dict.fromkeys(inspect.signature(parent.__init__).parameters))
-    accepted = [name for name in names if name not in ('self', 'args', 'kwargs')]
+def _unknown_argument(class_name: str, argument: str, trace: TracebackType | None) -> str:
+    accepted: list[str] = []
+    # MMEngine's build_from_cfg holds the class whose arguments come from the config.
+    for frame, _ in traceback.walk_tb(trace):
+        cls = frame.f_locals.get('obj_cls')
+        if isinstance(cls, type) and class_name in (parent.__name__ for parent in cls.__mro__):
+            accepted = _arguments(cls)
     close = difflib.get_close_matches(argument, accepted, n=1)
     return (
         f'{class_name} has no argument {argument!r}.'
         + (f' Did you mean {close[0]}?' if close else '')
         + (f' It takes {", ".join(accepted)}.' if accepted else '')
     )
+
+
+def _arguments(cls: type) -> list[str]:
+    """Names of the constructor's arguments; those of a parent too where **kwargs passes them on."""
+    names: dict[str, None] = {}
+    for parent in cls.__mro__[:-1]:
+        if '__init__' not in vars(parent):
+            continue
+        parameters = inspect.signature(parent.__init__).parameters.values()
+        names.update((p.name, None) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    names.pop('self')
+    return list(names)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import PARAM_SCHEDULERS, RUNNERS, init_default_scope
+from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, RUNNERS, Registry, init_default_scope
 from mmengine.runner import Runner
 
 from ..activations import unresolved
@@ -52,7 +52,10 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     if not osp.isfile(args.config):
         raise UserError(f'config {args.config} does not exist.{_closest_config(args.config)}')
-    cfg = Config.fromfile(args.config)
+    try:
+        cfg = Config.fromfile(args.config)
+    except SyntaxError as error:
+        raise UserError(f'config {args.config}, or one that it inherits: {error}') from error
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
@@ -75,16 +78,6 @@ def _closest_config(path: str) -> str:
     return f' Did you mean {osp.relpath(names[close[0]])}?' if close else ''
 
 
-def check_checkpoint(path: str) -> None:
-    """Raises a UserError if the checkpoint is a local path and no file is there.
-
-    Args:
-        path: A path, or a URL or name that MMEngine's checkpoint loader understands.
-    """
-    if '://' not in path and not osp.isfile(path):
-        raise UserError(f'checkpoint {path} does not exist')
-
-
 def build_runner(cfg: Config) -> Runner:
     """Builds the runner, and with it model and hooks.
 
@@ -95,8 +88,12 @@ def build_runner(cfg: Config) -> Runner:
         cfg: The complete config.
 
     Raises:
-        UserError: If an activation of the model does not know its number of channels.
+        UserError: If the checkpoint to load is missing, or an activation of the model does not know
+            its number of channels.
     """
+    checkpoint = cfg.get('load_from')
+    if checkpoint is not None and '://' not in checkpoint and not osp.isfile(checkpoint):
+        raise UserError(f'checkpoint {checkpoint} does not exist')
     if cfg.launcher != 'none' and not torch.cuda.is_available():
         _init_gloo(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -119,8 +116,10 @@ def _init_gloo(cfg: Config) -> None:
         ).stdout.split()
         os.environ.setdefault('MASTER_ADDR', hosts[0])
         os.environ.setdefault('MASTER_PORT', '29500')
-        for ours, slurm in (('RANK', 'PROCID'), ('WORLD_SIZE', 'NTASKS'), ('LOCAL_RANK', 'LOCALID')):
-            os.environ[ours] = os.environ[f'SLURM_{slurm}']
+        for name, slurm_name in dict(
+            RANK='PROCID', WORLD_SIZE='NTASKS', LOCAL_RANK='LOCALID'
+        ).items():
+            os.environ[name] = os.environ[f'SLURM_{slurm_name}']
     elif cfg.launcher == 'mpi':
         raise UserError('--launcher mpi needs GPUs; on a machine without, use pytorch or slurm')
     if not torch.distributed.is_initialized():
@@ -146,15 +145,22 @@ def prepare_training(runner: Runner) -> None:
     Raises:
         UserError: If a folder of images is missing.
     """
-    schedulers = runner.param_schedulers or []
+    schedulers = runner.cfg.get('param_scheduler') or []
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-        kind = scheduler.get('type')
-        if isinstance(kind, str) and PARAM_SCHEDULERS.get(kind) is None:
-            raise KeyError(f'{kind} is not in the mmengine::parameter scheduler registry')
+        _check_type(scheduler, PARAM_SCHEDULERS)
+    _check_type(runner.cfg.optim_wrapper.get('optimizer', {}), OPTIMIZERS)
     _check_images(runner.train_loop.dataloader.dataset, runner.cfg)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     if runner.val_loop is not None:
         _check_images(runner.val_loop.dataloader.dataset, runner.cfg)
+
+
+def _check_type(cfg: dict, registry: Registry) -> None:
+    """For what MMEngine builds only after training has begun, or without a message."""
+    kind = cfg.get('type')
+    with registry.switch_scope_and_registry(None) as current:
+        if isinstance(kind, str) and current.get(kind) is None:
+            raise KeyError(f'{kind} is not in the {current.scope}::{current.name} registry')
 
 
 def prepare_test(runner: Runner) -> None:

@@ -124,6 +124,9 @@ def _draw_layer(axes: Axes, module: nn.Module, samples: Tensor | None, num_funct
                 markeredgecolor='white', markeredgewidth=0.6, zorder=4,
             )  # fmt: skip
     axes.set_xlim(low, high)
+    bottom, top = min(curves.min().item(), 0.0), max(curves.max().item(), high, 0.0)
+    axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
+    axes.locator_params(nbins=6)
     axes.tick_params(labelsize=7)
     axes.legend(
         title='channel', title_fontsize=6, fontsize=6, frameon=False, handlelength=1.2,
@@ -192,13 +195,14 @@ def _draw_input(
         density = cumulative.diff()
     else:
         return
-    background = axes.twinx()
-    background.set_axis_off()
-    background.stairs(density.numpy(), edges.numpy(), fill=True, color='0.88')
-    background.set_ylim(0, 1.15 * max(density.max().item(), 1e-12))
-    # A twin is drawn above its parent; the shape has to lie behind the curves.
-    axes.set_zorder(background.get_zorder() + 1)
-    axes.patch.set_visible(False)
+    axes.stairs(
+        0.87 * density.numpy() / max(density.max().item(), 1e-12),
+        edges.numpy(),
+        fill=True,
+        color='0.88',
+        zorder=0,
+        transform=axes.get_xaxis_transform(),  # the height is a share of the panel's
+    )
 
 
 def _has_statistics(module: nn.Module) -> bool:

@@ -54,7 +54,9 @@ def activations_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, n
         start = f'{prefix}.' if prefix else ''
         if name != 'points' or f'{start}left_bound' not in state_dict:
             continue
-        layer = PWLU(num_channels=points.size(0), num_intervals=points.size(1) - 1)
+        # With one channel both modes are the same function, and 'layer' takes any input.
+        mode = 'layer' if points.size(0) == 1 else 'channel'
+        layer = PWLU(points.size(0), num_intervals=points.size(1) - 1, mode=mode)
         own = {k: state_dict[start + k] for k in layer.state_dict() if start + k in state_dict}
         layer.load_state_dict(own, strict=False)
         layers[prefix] = layer.eval()

@@ -24,6 +24,8 @@ from torch.utils.data import Dataset
 
 from mmact.activations import PWLU
 
+torch.set_num_threads(1)
+
 ITERATIONS_PER_EPOCH = 3
 BATCH_SIZE = 4
 _names = itertools.count()
@@ -76,7 +78,9 @@ class ToyModel(BaseModel):
         logits = self.fc(x.mean((2, 3)))
         if mode == 'loss':
             return dict(loss=F.cross_entropy(logits, labels))
-        return [dict(logits=logit, label=label) for logit, label in zip(logits, labels, strict=True)]
+        return [
+            dict(logits=logit, label=label) for logit, label in zip(logits, labels, strict=True)
+        ]
 
 
 @METRICS.register_module()
@@ -194,7 +198,9 @@ def build_runner(
     return Runner(
         model=model
         if isinstance(model, nn.Module)
-        else dict(type='ToyModel', **{'act_cfg': dict(type='PWLU', num_intervals=8), **(model or {})}),
+        else dict(
+            type='ToyModel', **{'act_cfg': dict(type='PWLU', num_intervals=8), **(model or {})}
+        ),
         work_dir=str(work_dir),
         train_dataloader=dict(**data, sampler=sampler),
         train_cfg=train_cfg,
@@ -226,7 +232,6 @@ def main() -> None:
     parser.add_argument('--resume', action='store_true')
     parser.add_argument('--distributed', metavar='RENDEZVOUS_FILE')
     args = parser.parse_args()
-    torch.set_num_threads(1)
 
     kwargs = {}
     if args.distributed:
@@ -236,7 +241,11 @@ def main() -> None:
         )
         kwargs = dict(
             launcher='pytorch',
-            cfg=dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', broadcast_buffers=False)),
+            cfg=dict(
+                model_wrapper_cfg=dict(
+                    type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None
+                )
+            ),
         )
     watch = Watch()
     hooks = [watch, dict(type='EMAHook', momentum=0.1)]
@@ -249,6 +258,7 @@ def main() -> None:
         hook=dict(phase1=args.phase1, by_epoch=args.loop == 'epoch'),
         hooks=hooks,
         resume=args.resume,
+        val=not args.distributed,
         **kwargs,
     )
     runner.train()

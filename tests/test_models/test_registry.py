@@ -31,9 +31,10 @@ ACTIVATIONS = [
 @pytest.mark.parametrize('scope', [None, *CODEBASES])
 def test_activations_resolve_from_any_scope(scope):
     assert {'PWLU', 'FReLU'} <= set(ACTIVATIONS)
-    with DefaultScope.overwrite_default_scope(scope), MODELS.switch_scope_and_registry(
-        scope
-    ) as registry:
+    with (
+        DefaultScope.overwrite_default_scope(scope),
+        MODELS.switch_scope_and_registry(scope) as registry,
+    ):
         for name in ACTIVATIONS:
             assert registry.get(name) is getattr(activations, name)
             assert registry.get(f'mmact.{name}') is getattr(activations, name)

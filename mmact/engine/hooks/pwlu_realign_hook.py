@@ -199,11 +199,11 @@ class PWLURealignHook(Hook):
         for path, layer in ready.items():
             for copy in _averaged_copies(runner, path):
                 copy.load_state_dict(layer.state_dict())
+        done = f'{runner.epoch} epochs' if self.by_epoch else f'{runner.iter} iterations'
         channels = sum(layer.num_channels for layer in ready.values())
         at_minimum = sum(_at_minimum_width(layer) for layer in ready.values())
         runner.logger.info(
-            f'PWLURealignHook: phase II at epoch {runner.epoch}, iteration {runner.iter}: '
-            f'realigned {len(ready)} PWLU layers, {channels} channels, {at_minimum} of them '
+            f'PWLURealignHook: phase II after {done}: realigned {len(ready)} PWLU layers, {channels} channels, {at_minimum} of them '
             '(almost) without variance and given the minimum width'
         )
 

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """MMDetection's ResNet with a configurable activation, a separate one at every call site.
 
-MMDetection's blocks call one ReLU two or three times, at places of different width and distribution.
-Names of all other modules are MMDetection's, so that its checkpoints and ImageNet weights load.
+MMDetection's blocks call one ReLU two or three times, at places of different width and
+distribution. Names of all other modules are MMDetection's, so that its checkpoints and ImageNet
+weights load.
 """
 
 from mmdet.models.backbones import resnet as mmdet_resnet

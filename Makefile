@@ -1,0 +1,86 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+#
+# `make help` lists what there is. Everything that is installed goes to .venv; what is done once is
+# remembered by a stamp there, and repeated only when what it was made from has changed.
+
+PYTHON ?= python3.11
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check -q
+STAMP := $(VENV)/.stamp
+
+KERNEL_FILES := setup.py pyproject.toml $(shell find csrc -type f)
+DEMO_DATA := data/mini_coco
+DEMO_DIR := work_dirs/demo
+
+.PHONY: help setup test demo lint format bench gpu clean
+.DEFAULT_GOAL := help
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP)-mmact $(STAMP)-dev ## create .venv with the pinned stack and build the kernels
+
+$(STAMP)-torch: requirements/torch.txt
+	@command -v $(PYTHON) >/dev/null || { echo 'No $(PYTHON) here: install Python 3.11, or name another with make PYTHON=...'; exit 1; }
+	@echo '[setup 1/4] creating $(VENV) and installing PyTorch (2 to 5 minutes, some GB)'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install 'pip>=25'
+	@$(PIP) install -r $<
+	@touch $@
+
+# opencv-python needs libGL, which a machine without a screen may lack; the headless build of the same
+# version replaces it.
+$(STAMP)-openmmlab: requirements/openmmlab.txt $(STAMP)-torch
+	@echo '[setup 2/4] installing OpenMMLab; mmcv compiles its ops (about 10 minutes on 2 cores, once)'
+	@$(PIP) install --no-build-isolation -r $<
+	@opencv=$$($(PY) -c 'from importlib.metadata import version; print(version("opencv-python"))') && \
+		$(PIP) uninstall -y opencv-python opencv-python-headless && \
+		$(PIP) install --no-deps opencv-python-headless==$$opencv
+	@touch $@
+
+$(STAMP)-dev: requirements/dev.txt $(STAMP)-openmmlab
+	@echo '[setup 3/4] installing what the tests need (seconds)'
+	@$(PIP) install -r $<
+	@touch $@
+
+# The CUDA kernels are compiled and linked (sm_80 and sm_90) wherever nvcc is, GPU or not, so that they
+# cannot rot. MMACT_CUDA=0 leaves them out.
+$(STAMP)-mmact: $(KERNEL_FILES) $(STAMP)-openmmlab
+	@echo '[setup 4/4] building mmact (2 minutes; 5 where nvcc builds the CUDA kernels too)'
+	@$(PIP) install --no-build-isolation --no-deps -e .
+	@touch $@
+
+test: setup lint ## run the test suite (about 15 minutes after set-up)
+	@$(PY) -m pytest -q -n 2
+
+$(DEMO_DATA): | setup
+	@$(PY) tools/dataset_converters/make_mini.py coco $@ --num-train 400 --num-val 50 --size 128 160
+
+demo: setup $(DEMO_DATA) ## train a PWLU Mask R-CNN on miniature COCO and draw what it learned
+	@tools/demo.sh $(PY) configs/demo/mask-rcnn_pwlu_mini-coco.py $(DEMO_DIR)
+
+lint: $(STAMP)-dev ## check formatting and style (what the hook and CI check)
+	@PATH="$(VENV)/bin:$$PATH" tools/lint.sh --check
+
+format: $(STAMP)-dev ## format everything
+	@PATH="$(VENV)/bin:$$PATH" tools/lint.sh
+
+bench: setup ## measure the activations on this machine
+	@$(PY) tools/benchmark.py
+
+# For a machine with an NVIDIA GPU, nvcc, torch and pytest; no network and no OpenMMLab needed.
+gpu: ## build the CUDA kernels in place, run the GPU tests and the benchmark (system Python)
+	@echo '[gpu 1/3] building the kernels in place (about 3 minutes)'
+	@MMACT_CUDA=1 TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-$$(python3 -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')} \
+		python3 setup.py -q build_ext --inplace
+	@echo '[gpu 2/3] GPU tests of ops and activations'
+	@python3 -m pytest -q -m cuda tests/test_ops tests/test_activations
+	@echo '[gpu 3/3] benchmark'
+	@python3 tools/benchmark.py --device cuda
+
+clean: ## remove what was built, trained and generated, but not .venv
+	@rm -rf build dist *.egg-info data/mini_* work_dirs/demo mmact/*.so mmact/.mim
+	@rm -f $(STAMP)-mmact
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,302 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// The CUDA engine: runs a formula over a tensor in any layout and storage type, and sums what its
+// backward adds per channel and bin.
+//
+// A formula's table is a matrix of `rows` by channels in global memory, made by a kernel of the
+// formula's own. A thread works on one channel; what the engine runs on its elements is
+// formula.load(column), `column` being its channel's column of the table.
+//
+// There are no floating-point atomics: every sum is taken in an order that sizes alone decide.
+#pragma once
+
+#include <ATen/OpMathType.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "plan.h"
+
+namespace mmact {
+namespace cuda {
+
+// How a kernel gets at its data; the fields of Plan of the same names.
+template <bool vector, bool lanes, bool shared_table>
+struct Access {
+  static constexpr bool kVector = vector, kLanes = lanes, kSharedTable = shared_table;
+  static constexpr int kWidth = lanes ? kWarp : 1;  // channels in a group
+};
+
+// A column of a table, from some row on.
+template <class T, class A>
+struct Column {
+  const T* entries;
+  int64_t stride;
+
+  __device__ T at(int row) const {
+    if constexpr (A::kSharedTable)
+      return entries[row * A::kWidth];
+    else
+      return __ldg(entries + row * stride);
+  }
+  __device__ Column from_row(int row) const {
+    return {entries + row * (A::kSharedTable ? A::kWidth : stride), stride};
+  }
+};
+
+// The work item of a block, and the channel of a thread. The last group may be incomplete: threads
+// whose channel does not exist do nothing but take part in what all threads of the block do.
+template <class A>
+struct Place {
+  int64_t chunk, first_channel, channel;
+
+  __device__ explicit Place(const Task& task) {
+    const unsigned groups = static_cast<unsigned>(task.groups);
+    chunk = blockIdx.x / groups;
+    first_channel = static_cast<int64_t>(blockIdx.x % groups) * A::kWidth;
+    channel = first_channel + threadIdx.x % A::kWidth;
+  }
+};
+
+// The column of the thread's channel. All threads of the block must call it: it brings the columns
+// of the block's channels to `shared`, which must hold task.rows * kWidth values.
+template <class A, class T>
+__device__ Column<T, A> open_table(const Task& task, const Place<A>& place, const T* table,
+                                   T* shared) {
+  if constexpr (A::kSharedTable) {
+    for (int k = threadIdx.x; k < task.rows * A::kWidth; k += blockDim.x) {
+      const int64_t row = k / A::kWidth, channel = place.first_channel + k % A::kWidth;
+      shared[k] = channel < task.channels ? table[row * task.channels + channel] : T(0);
+    }
+    __syncthreads();
+    return {shared + threadIdx.x % A::kWidth, A::kWidth};
+  } else {
+    const int64_t last = task.channels - 1;
+    return {table + (place.channel < last ? place.channel : last), task.channels};
+  }
+}
+
+// The positions of a thread in its channel and chunk, one after the other.
+template <class Raw, class A>
+struct Walk {
+  const Task& task;
+  int64_t position, end;
+  int64_t in_run, offset;  // the position in the run of `inner`, and in memory
+
+  __device__ Walk(const Task& t, const Place<A>& place) : task(t) {
+    constexpr int kVector = A::kVector ? kGroupBytes / sizeof(Raw) : 1;
+    const int64_t begin = place.chunk * task.chunk, stop = begin + task.chunk;
+    position = begin + static_cast<int>(threadIdx.x) / A::kWidth * kVector;
+    end = stop < task.elements ? stop : task.elements;
+    if (place.channel >= task.channels) end = 0;
+    const int64_t outer = position / task.inner;
+    in_run = position - outer * task.inner;
+    offset = (outer * task.channels + place.channel) * task.inner + in_run;
+  }
+  __device__ bool more() const { return position < end; }
+  __device__ void advance() {
+    position += task.step;
+    in_run += task.step_inner;
+    offset += task.step_offset;
+    if (in_run >= task.inner) {
+      in_run -= task.inner;
+      offset += task.next_run;
+    }
+  }
+};
+
+// The next 16 bytes of a walk: one vector, or several single elements, so that as many loads are
+// under way at a time.
+template <class Raw, class A>
+struct Batch {
+  static constexpr int kVector = A::kVector ? kGroupBytes / sizeof(Raw) : 1;
+  static constexpr int kCount = kGroupBytes / sizeof(Raw) / kVector;
+
+  struct alignas(kVector * sizeof(Raw)) Pack {
+    Raw values[kVector];
+  };
+
+  int64_t offsets[kCount];  // in memory; -1 where the walk has ended
+
+  __device__ explicit Batch(Walk<Raw, A>& walk) {
+#pragma unroll
+    for (int j = 0; j < kCount; ++j) {
+      offsets[j] = walk.more() ? walk.offset : -1;
+      walk.advance();
+    }
+  }
+  __device__ bool has(int j) const { return offsets[j] >= 0; }
+  __device__ void load(const Raw* from, Pack (&to)[kCount]) const {
+#pragma unroll
+    for (int j = 0; j < kCount; ++j)
+      if (has(j)) to[j] = *reinterpret_cast<const Pack*>(from + offsets[j]);
+  }
+  __device__ void store(const Pack& from, int j, Raw* to) const {
+    *reinterpret_cast<Pack*>(to + offsets[j]) = from;
+  }
+};
+
+// The block's shared memory. A function, so that kernels of different T share one declaration.
+template <class T>
+__device__ T* block_memory() {
+  extern __shared__ __align__(16) unsigned char mmact_block_memory[];
+  return reinterpret_cast<T*>(mmact_block_memory);
+}
+
+// Forward ----------------------------------------------------------------------------------------
+
+template <class Raw, class A, class Formula>
+__global__ void __launch_bounds__(kMaxThreads)
+    forward_kernel(const __grid_constant__ Task task, const Formula formula,
+                   const at::opmath_type<Raw>* __restrict__ table, const Raw* __restrict__ x,
+                   Raw* __restrict__ y) {
+  using T = at::opmath_type<Raw>;
+  using B = Batch<Raw, A>;
+  const Place<A> place(task);
+  const auto f = formula.load(open_table<A>(task, place, table, block_memory<T>()));
+  Walk<Raw, A> walk(task, place);
+  while (walk.more()) {
+    const B batch(walk);
+    typename B::Pack packs[B::kCount];
+    batch.load(x, packs);
+#pragma unroll
+    for (int j = 0; j < B::kCount; ++j) {
+      if (!batch.has(j)) continue;
+#pragma unroll
+      for (int v = 0; v < B::kVector; ++v)
+        packs[j].values[v] =
+            static_cast<Raw>(Formula::value(f, static_cast<T>(packs[j].values[v])));
+      batch.store(packs[j], j, y);
+    }
+  }
+}
+
+// Backward ---------------------------------------------------------------------------------------
+
+// Adds up the threads' sums, entry e of thread t being sums[e * blockDim.x + t], in double: over
+// the whole block, or over the threads of each channel. `to` is entry 0 of the block's first
+// channel. All threads of the block must call it, between barriers.
+template <class A, class T>
+__device__ void add_threads(const Task& task, const Place<A>& place, const T* sums, int entries,
+                            double* to) {
+  const int threads = blockDim.x, lane = threadIdx.x % kWarp;
+  for (int e = threadIdx.x / kWarp; e < entries; e += threads / kWarp) {
+    double sum = 0;
+    for (int t = lane; t < threads; t += kWarp) sum += sums[e * threads + t];
+    if constexpr (A::kLanes) {
+      if (place.channel < task.channels) to[e * task.channels + lane] = sum;
+    } else {
+      for (int other = kWarp / 2; other > 0; other /= 2)
+        sum += __shfl_down_sync(0xffffffffu, sum, other);
+      if (lane == 0) to[e * task.channels] = sum;
+    }
+  }
+}
+
+// Writes the gradient of x, and to `partial` the sums of each chunk: (num_chunks, bins * kTerms,
+// channels). Sums of a thread are in T: a chunk is too short for their error to matter (see
+// make_plan). They are private to the thread, and in banks of their own: no two threads of a warp
+// ever meet in a bank.
+template <class Raw, class A, class Formula>
+__global__ void __launch_bounds__(kMaxThreads)
+    backward_kernel(const __grid_constant__ Task task, const Formula formula,
+                    const at::opmath_type<Raw>* __restrict__ table, const Raw* __restrict__ x,
+                    const Raw* __restrict__ grad, Raw* __restrict__ grad_x,
+                    double* __restrict__ partial, int bins, int bins_per_pass) {
+  using T = at::opmath_type<Raw>;
+  using B = Batch<Raw, A>;
+  const int threads = blockDim.x;
+  const Place<A> place(task);
+  T* const columns = block_memory<T>();
+  T* const sums = columns + (A::kSharedTable ? task.rows * A::kWidth : 0);
+  T* const own = sums + threadIdx.x;
+  const auto f = formula.load(open_table<A>(task, place, table, columns));
+  constexpr int kTerms = decltype(f)::kTerms;
+
+  // One pass, unless there are so many bins that their sums do not fit into shared memory.
+  for (int first = 0; first < bins; first += bins_per_pass) {
+    const int count = bins - first < bins_per_pass ? bins - first : bins_per_pass;
+    for (int e = 0; e < count * kTerms; ++e) own[e * threads] = 0;
+    Walk<Raw, A> walk(task, place);
+    while (walk.more()) {
+      const B batch(walk);
+      typename B::Pack packs[B::kCount], grads[B::kCount];
+      batch.load(x, packs);
+      batch.load(grad, grads);
+#pragma unroll
+      for (int j = 0; j < B::kCount; ++j) {
+        if (!batch.has(j)) continue;
+#pragma unroll
+        for (int v = 0; v < B::kVector; ++v) {
+          int bin;
+          T terms[kTerms];
+          packs[j].values[v] =
+              static_cast<Raw>(f.backward(static_cast<T>(packs[j].values[v]),
+                                          static_cast<T>(grads[j].values[v]), bin, terms));
+          bin -= first;
+          if (0 <= bin && bin < count) {
+#pragma unroll
+            for (int t = 0; t < kTerms; ++t) own[(bin * kTerms + t) * threads] += terms[t];
+          }
+        }
+        if (first == 0) batch.store(packs[j], j, grad_x);
+      }
+    }
+    __syncthreads();
+    const int64_t entry = place.chunk * bins * kTerms + first * kTerms;
+    add_threads(task, place, sums, count * kTerms,
+                partial + entry * task.channels + place.first_channel);
+    __syncthreads();  // the next pass overwrites sums that other threads may still be reading
+  }
+}
+
+// Adds up the chunks of one channel, in place: the totals replace the first chunk's sums. All
+// threads of the block must call it, and no other block may use this channel's sums. Ends with a
+// barrier, after which every thread of the block sees the totals.
+__device__ inline void add_chunks(double* partial, int64_t num_chunks, int64_t entries,
+                                  int64_t channels, int64_t channel) {
+  const int lane = threadIdx.x % kWarp;
+  for (int64_t e = threadIdx.x / kWarp; e < entries; e += blockDim.x / kWarp) {
+    double* const from = partial + e * channels + channel;
+    double sum = 0;
+    for (int64_t chunk = lane; chunk < num_chunks; chunk += kWarp)
+      sum += from[chunk * entries * channels];
+    for (int other = kWarp / 2; other > 0; other /= 2)
+      sum += __shfl_down_sync(0xffffffffu, sum, other);
+    if (lane == 0) *from = sum;
+  }
+  __syncthreads();
+}
+
+// Launching --------------------------------------------------------------------------------------
+
+// Calls launch(Access) with the kernels' way to get at their data under the plan.
+template <class Launch>
+void with_access(const Plan& plan, Launch launch) {
+  if (plan.lanes && plan.shared_table)
+    launch(Access<false, true, true>{});
+  else if (plan.lanes)
+    launch(Access<false, true, false>{});
+  else if (plan.vector)
+    launch(Access<true, false, true>{});
+  else if (plan.shared_table)
+    launch(Access<false, false, true>{});
+  else
+    launch(Access<false, false, false>{});
+}
+
+// Launches a kernel on the current stream of the current device.
+template <class... Parameters, class... Arguments>
+void launch_kernel(void (*kernel)(Parameters...), unsigned blocks, int threads,
+                   int64_t shared_bytes, const Arguments&... arguments) {
+  const auto stream = c10::cuda::getCurrentCUDAStream().stream();
+  kernel<<<blocks, threads, static_cast<size_t>(shared_bytes), stream>>>(arguments...);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+}
+
+inline bool is_aligned(const at::Tensor& t) {
+  return reinterpret_cast<uintptr_t>(t.const_data_ptr()) % kGroupBytes == 0;
+}
+
+}  // namespace cuda
+}  // namespace mmact

@@ -1,0 +1,48 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// The number system of one CUDA thread, for formulas and engine: one float or one double. What
+// Simd<T> in cpu/simd.h is to a CPU, Scalar<T> is to a GPU.
+#pragma once
+
+#include <cmath>
+
+#include "../formulas/macros.h"
+
+namespace mmact {
+namespace cuda {
+
+template <class T>
+struct ScalarBase {
+  using V = T;
+  using I = int;
+
+  MMACT_HD static V set(T value) { return value; }
+  MMACT_HD static V select(bool mask, V yes, V no) { return mask ? yes : no; }
+  // v must be in the range of int and not NaN; formulas clip before they convert.
+  MMACT_HD static I to_index(V v) { return static_cast<I>(v); }
+};
+
+template <class T>
+struct Scalar;
+
+template <>
+struct Scalar<float> : ScalarBase<float> {
+  MMACT_HD static V fma(V a, V b, V c) { return ::fmaf(a, b, c); }
+  // a / b, given r = 1 / b: one step of Newton's iteration rounds the quotient correctly.
+  MMACT_HD static V quotient(V a, V b, V r) {
+    const V q = a * r;
+    return fma(fma(-q, b, a), r, q);
+  }
+  MMACT_HD static V floor(V v) { return ::floorf(v); }
+};
+
+template <>
+struct Scalar<double> : ScalarBase<double> {
+  MMACT_HD static V fma(V a, V b, V c) { return ::fma(a, b, c); }
+  MMACT_HD static V quotient(V a, V b, V) { return a / b; }
+  MMACT_HD static V floor(V v) { return ::floor(v); }
+};
+
+}  // namespace cuda
+}  // namespace mmact

@@ -1,0 +1,2 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0

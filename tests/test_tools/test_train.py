@@ -1,0 +1,270 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""tools/train.py and tools/test.py: what they do, and the one line they say when they cannot."""
+
+import json
+import os
+import pickle
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+
+from mmact.datasets.mini import make_coco
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = str(ROOT / 'configs/demo/mask-rcnn_pwlu_mini-coco.py')
+RETINANET = str(ROOT / 'configs/pwlu/retinanet_r50-scratch-relu_fpn_syncbn_270k_coco.py')
+
+
+@pytest.fixture(scope='module')
+def mini_coco(tmp_path_factory) -> str:
+    root = tmp_path_factory.mktemp('mini_coco')
+    return f'{make_coco(root, num_train=4, num_val=3, size=(64, 64), quiet=True)}/'
+
+
+@pytest.fixture
+def small(mini_coco) -> list[str]:
+    """--cfg-options that let the demo train 4 iterations in seconds, realigning after two."""
+    options = [
+        'model.backbone.base_channels=4',
+        'model.neck.in_channels=[4,8,16,32]',
+        'model.train_cfg.rcnn.sampler.num=16',
+        'model.test_cfg.rcnn.score_thr=0.0',
+        'model.test_cfg.rcnn.max_per_img=5',
+        'train_dataloader.batch_size=2',
+        'train_cfg.max_iters=4',
+        'train_cfg.val_interval=4',
+        'custom_hooks.0.phase1=2',
+        'custom_hooks.1.interval=4',
+        'default_hooks.checkpoint.interval=2',
+    ]
+    for split in ('train', 'val', 'test'):
+        options += [
+            f'{split}_dataloader.dataset.data_root={mini_coco}',
+            f'{split}_dataloader.num_workers=0',
+            f'{split}_dataloader.persistent_workers=False',
+        ]
+        if split != 'train':
+            annotations = f'{mini_coco}annotations/instances_val2017.json'
+            options.append(f'{split}_evaluator.ann_file={annotations}')
+    return options
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Runs a tool as __main__ in this process. Returns (exit status, last line on stderr)."""
+
+    def run(tool: str, *args: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
+        status = 0
+        try:
+            runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
+        except SystemExit as stop:
+            status = stop.code
+        lines = capfd.readouterr().err.strip().splitlines()
+        return status, lines[-1] if lines else ''
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('option', 'expected'),
+    [
+        (
+            'model.backbone.act_cfg.type=PWLUU',
+            "'PWLUU' is not a known type (config key model.backbone.act_cfg.type). "
+            'Did you mean PWLU',
+        ),
+        ('model.backbone.act_cfg.type=pwlu', 'Did you mean PWLU'),
+        ('model.backbone.act_cfg.type=Xyz', 'is its module in custom_imports?'),
+        (
+            'model.backbone.act_cfg.num_interval=8',
+            "PWLU has no argument 'num_interval'. Did you mean num_intervals? It takes num_channels",
+        ),
+        ('model.backbone.act_cfg.num_intervals=0', 'num_intervals must be a positive integer'),
+        ('model.backbone.type=mmact.ResNett', 'Did you mean mmact.ResNet'),
+        ('model.backbone.depths=18', "ResNet has no argument 'depths'. Did you mean depth?"),
+        ('model.type=MaskRCN', 'Did you mean MaskRCNN'),
+        ('custom_hooks.0.type=PWLURealign', 'Did you mean PWLURealignHook'),
+        ('custom_hooks.0.phase=4', 'Did you mean phase1?'),
+        ('param_scheduler.0.type=LinearLRR', 'Did you mean LinearLR'),
+        ('optim_wrapper.optimizer.type=AdamWW', 'Did you mean AdamW'),
+        ('optim_wrapper.constructor=ActivationParam', 'Did you mean ActivationParamConstructor'),
+        ('train_dataloader.dataset.type=CocoDatset', 'Did you mean CocoDataset'),
+        ('train_dataloader.dataset.pipeline.2.type=Resise', 'Did you mean Resize'),
+        ('load_from=nothing.pth', 'checkpoint nothing.pth does not exist'),
+        ('default_scope=mmdett', 'written for mmdett, which is not installed'),
+    ],
+)
+def test_wrong_config_is_one_line(run, small, tmp_path, option, expected):
+    status, line = run('train', DEMO, '--work-dir', tmp_path, '--cfg-options', *small, option)
+    assert status == 2
+    assert line.startswith('error: ')
+    assert expected in line
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_missing_data_names_path_keys_and_remedy(run, small, tmp_path, mini_coco):
+    status, line = run('train', DEMO, '--work-dir', tmp_path)
+    assert status == 2
+    assert line.startswith('error: data/mini_coco/annotations/instances_train2017.json does not')
+    assert 'train_dataloader.dataset.data_root=DIR' in line
+    assert 'val_evaluator.ann_file=DIR/annotations/instances_val2017.json' in line
+    assert 'make_mini.py' in line
+    root = f'val_dataloader.dataset.data_root={tmp_path}/'
+    status, line = run('train', DEMO, '--work-dir', tmp_path, '--cfg-options', *small, root)
+    assert status == 2
+    assert f'{tmp_path}/annotations/instances_val2017.json does not exist' in line
+    # Annotations without pictures would show only when a worker reads the first one.
+    shutil.copytree(f'{mini_coco}annotations', tmp_path / 'annotations')
+    root = f'train_dataloader.dataset.data_root={tmp_path}/'
+    status, line = run('train', DEMO, '--work-dir', tmp_path, '--cfg-options', *small, root)
+    assert status == 2
+    assert f'{tmp_path}/train2017/ does not exist' in line
+
+
+def test_wrong_command_lines(run, small, tmp_path):
+    status, line = run('train', DEMO.replace('mini-coco', 'minicoco'))
+    assert status == 2
+    assert 'mask-rcnn_pwlu_mini-coco.py?' in line
+    flags = ['--work-dir', tmp_path, '--cfg-options', *small]
+    assert run('train', DEMO, '--resume', 'no.pth', *flags) == (
+        2, 'error: checkpoint no.pth does not exist'
+    )
+    assert run('test', DEMO, 'no.pth', *flags) == (2, 'error: checkpoint no.pth does not exist')
+    status, line = run('train', DEMO, '--auto-scale-lr', *flags, 'auto_scale_lr=None')
+    assert status == 2
+    assert 'base_batch_size' in line
+    status, line = run('test', DEMO, 'no.pth', '--tta', *flags)
+    assert (status, 'tta_model' in line) == (2, True)
+    status, line = run('test', DEMO, 'no.pth', '--out', 'predictions.json', *flags)
+    assert (status, '.pkl' in line) == (2, True)
+    broken = tmp_path / 'broken.py'
+    broken.write_text('model = dict(\n')
+    status, line = run('train', broken)
+    assert status == 2
+    assert f'config {broken}' in line
+
+
+def test_traceback_on_demand(run, monkeypatch):
+    monkeypatch.setenv('MMACT_TRACEBACK', '1')
+    with pytest.raises(Exception, match='does not exist'):
+        run('train', 'no.py')
+
+
+def test_unresolved_activation(run, small, tmp_path, monkeypatch):
+    (tmp_path / 'odd_backbone.py').write_text(
+        'from mmengine.model import BaseModule\n'
+        'from mmact.activations import PWLU\n'
+        'from mmact.models.backbones.resnet import ResNet\n'
+        'from mmengine.registry import MODELS\n'
+        '@MODELS.register_module()\n'
+        'class OddBackbone(BaseModule):\n'
+        '    def __init__(self, **kwargs):\n'
+        '        super().__init__()\n'
+        '        self.first = PWLU()\n'
+        '        self.rest = ResNet(**kwargs)\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    status, line = run(
+        'train', DEMO, '--work-dir', tmp_path, '--cfg-options', *small,
+        'custom_imports.imports=[mmact,odd_backbone]', 'model.backbone.type=OddBackbone',
+    )
+    assert status == 2
+    assert line.startswith("error: 1 activations do not know their number of channels")
+    assert "PWLU at 'backbone.first'" in line
+
+
+def test_train_resume_and_test(run, small, tmp_path):
+    work_dir = tmp_path / 'work'
+    flags = ['--work-dir', work_dir, '--cfg-options', *small]
+    # Nothing to resume yet: it says so and starts.
+    assert run('train', DEMO, '--resume', '--auto-scale-lr', *flags)[0] == 0
+    log = next(work_dir.glob('*/*.log')).read_text()
+    assert 'phase I,' in log
+    assert 'phase II after 2 iterations' in log
+    assert 'Iter(train) [4/4]' in log
+    phases = [
+        {int(v) for k, v in _state(work_dir, i).items() if k.endswith('phase_id')} for i in (2, 4)
+    ]
+    assert [len(p) for p in phases] == [1, 1]
+    assert phases[0] != phases[1]
+
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'iter_2.pth'))
+    (work_dir / 'iter_4.pth').unlink()
+    shutil.rmtree(next(work_dir.glob('*/*.log')).parent)
+    assert run('train', DEMO, '--resume', *flags)[0] == 0
+    log = next(work_dir.glob('*/*.log')).read_text()
+    assert 'iter: 2' in log
+    assert 'Iter(train) [1/4]' not in log
+    assert 'phase II after 2 iterations' in log
+    assert {int(v) for k, v in _state(work_dir, 4).items() if k.endswith('phase_id')} == phases[1]
+
+    pictures = tmp_path / 'pictures'
+    out = tmp_path / 'predictions.pkl'
+    test_dir = tmp_path / 'test'
+    status, _ = run(
+        'test', DEMO, work_dir / 'iter_4.pth', '--work-dir', test_dir, '--out', out,
+        '--show-dir', pictures, '--cfg-options', *small,
+    )
+    assert status == 0
+    assert len(list(pictures.glob('*.jpg'))) == 3
+    predictions = pickle.loads(out.read_bytes())
+    assert len(predictions) == 3
+    assert {'bboxes', 'scores', 'labels', 'masks'} <= set(predictions[0]['pred_instances'])
+    metrics = json.loads(next(test_dir.glob('*/*.json')).read_text().splitlines()[-1])
+    assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(metrics)
+
+
+def _state(work_dir: Path, iterations: int) -> dict:
+    checkpoint = torch.load(work_dir / f'iter_{iterations}.pth', weights_only=False)
+    return checkpoint['state_dict']
+
+
+def test_test_time_augmentation(run, mini_coco, tmp_path):
+    config = tmp_path / 'tta.py'
+    config.write_text(
+        f"_base_ = '{RETINANET}'\n"
+        'model = dict(\n'
+        '    backbone=dict(depth=18, base_channels=4),\n'
+        '    neck=dict(in_channels=[4, 8, 16, 32], out_channels=16),\n'
+        '    bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1),\n'
+        '    test_cfg=dict(score_thr=0.0, max_per_img=3))\n'
+        'tta_pipeline = _base_.tta_pipeline\n'
+        'for size, resize in zip((64, 96, 128), tta_pipeline[1]["transforms"][0]):\n'
+        '    resize["scale"] = (size, size)\n'
+        f"test_dataloader = dict(num_workers=0, persistent_workers=False,\n"
+        f"                       dataset=dict(data_root='{mini_coco}'))\n"
+        f"test_evaluator = dict(ann_file='{mini_coco}annotations/instances_val2017.json')\n"
+    )
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, DefaultScope
+
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(Config.fromfile(config).model)
+    checkpoint = tmp_path / 'random.pth'
+    torch.save(model.state_dict(), checkpoint)
+    scores = []
+    for tta in ([], ['--tta']):
+        out = tmp_path / 'predictions.pkl'
+        flags = ['--work-dir', tmp_path / 'work', '--out', out, *tta]
+        assert run('test', config, checkpoint, *flags)[0] == 0
+        scores.append([p['pred_instances']['scores'] for p in pickle.loads(out.read_bytes())])
+    assert any(not torch.equal(a, b) for a, b in zip(*scores, strict=True))
+
+
+def test_runs_from_a_clone_in_any_folder(tmp_path):
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    result = subprocess.run(
+        [sys.executable, ROOT / 'tools/train.py', 'no.py'],
+        cwd=tmp_path, env=env, capture_output=True, text=True,
+    )
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == 'error: config no.py does not exist.'

@@ -1,0 +1,223 @@
+#!/usr/bin/env python
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Measures activations side by side and prints their time as a ratio to nn.ReLU's.
+
+Needs torch alone. Every repetition runs all candidates once, one after the other, on the same
+tensors, so that whatever else the machine does falls on all of them; the table gives medians over the
+repetitions, and the spread (the quartiles) of the ratios taken pair by pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+if find_spec('mmact') is None:  # a clone that is not installed
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import torch
+from torch import Tensor, nn
+
+import mmact
+from mmact.activations import PWLU
+from mmact.ops import reference
+
+
+class EagerPWLU(PWLU):
+    """PWLU in plain PyTorch operations: what the kernels are compared with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return reference.pwlu(x, *self._parameters_in_order(), channel_dim=1)
+
+
+def compiled(make: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
+    """The same candidate through torch.compile."""
+    return lambda channels: torch.compile(make(channels), fullgraph=True)
+
+
+CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
+    'nn.ReLU': lambda channels: nn.ReLU(),
+    'nn.SiLU': lambda channels: nn.SiLU(),
+    'nn.PReLU(C)': lambda channels: nn.PReLU(channels),
+    'PWLU': PWLU,
+    'PWLU layer-wise': lambda channels: PWLU(mode='layer'),
+    'PWLU eager': EagerPWLU,
+    'PWLU eager, compiled': compiled(EagerPWLU),
+}
+FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
+
+
+def parse_args() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=4,
+        action='append',
+        metavar=('N', 'C', 'H', 'W'),
+        help='shape of the input; may be repeated (default: three typical ones)',
+    )
+    parser.add_argument('--dtype', nargs='+', help='default: float32; on CUDA bfloat16 as well')
+    parser.add_argument('--format', nargs='+', default=list(FORMATS), choices=list(FORMATS))
+    parser.add_argument('--only', nargs='+', help='candidates to measure beside nn.ReLU')
+    parser.add_argument('--repeat', type=int, default=21, help='repetitions (default: 21)')
+    parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
+    parser.add_argument('--compile', action='store_true', help='measure torch.compile as well')
+    parser.add_argument('--out', type=Path, help='write all figures to this JSON file')
+    args = parser.parse_args()
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: there is no CUDA device here')
+    unknown = set(args.only or ()) - set(CANDIDATES)
+    if unknown:
+        parser.error(f'--only: no candidate {sorted(unknown)}; there are {list(CANDIDATES)}')
+    if args.repeat < 3:
+        parser.error('--repeat must be at least 3')
+    default_shapes = [(8, 128, 64, 64), (8, 256, 128, 128), (2, 64, 200, 304)]
+    args.shape = [tuple(s) for s in args.shape or default_shapes]
+    args.dtype = args.dtype or (['float32', 'bfloat16'] if args.device == 'cuda' else ['float32'])
+    return args
+
+
+def environment(device: str) -> dict[str, str]:
+    """What a figure must be read with."""
+    root = Path(__file__).resolve().parents[1]
+    commit = subprocess.run(
+        ['git', 'describe', '--always', '--dirty'], cwd=root, capture_output=True, text=True
+    ).stdout.strip()
+    name = platform.processor() or platform.machine()
+    if Path('/proc/cpuinfo').exists():
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        name = next((line.split(': ')[1] for line in lines if line.startswith('model name')), name)
+    return {
+        'device': torch.cuda.get_device_name() if device == 'cuda' else name,
+        'threads': str(torch.get_num_threads()),
+        'instructions': torch.backends.cpu.get_cpu_capability(),
+        'torch': torch.__version__,
+        'python': platform.python_version(),
+        'mmact': f'{mmact.__version__} ({commit or "no git"})',
+        'kernels': str(mmact.ops.has_kernel('pwlu', device)),
+        'date': time.strftime('%Y-%m-%d'),
+    }
+
+
+def seconds(run: Callable[[], object], device: str) -> float:
+    """The time of one run, the device's work included."""
+    if device == 'cpu':
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    run()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / 1e3
+
+
+def saved_inputs(module: nn.Module, x: Tensor) -> float:
+    """Memory that the forward keeps for the backward, in sizes of the input."""
+    storages = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
+        module(x)
+    return sum(storages.values()) / (x.numel() * x.element_size())
+
+
+def measure(modules: dict[str, nn.Module], x: Tensor, grad: Tensor, repeat: int) -> list[dict]:
+    """Times forward in evaluation and forward with backward in training, interleaved."""
+    device = x.device.type
+
+    def forward(module: nn.Module) -> None:
+        with torch.inference_mode():
+            module(x)
+
+    def both(module: nn.Module) -> None:
+        module(x).backward(grad)
+        x.grad = None
+
+    times: dict[str, dict[str, list[float]]] = {
+        name: {'forward': [], 'forward+backward': []} for name in modules
+    }
+    for kind, run in (('forward', forward), ('forward+backward', both)):
+        for name, module in modules.items():
+            module.train(kind != 'forward')
+            run(module)  # warm-up, and compilation where there is one
+        for _ in range(repeat):
+            for name, module in modules.items():
+                times[name][kind].append(seconds(lambda r=run, m=module: r(m), device))
+    rows = []
+    for name, module in modules.items():
+        row = {'name': name, 'saved': saved_inputs(module, x)}
+        for kind, values in times[name].items():
+            ratios = torch.tensor(values) / torch.tensor(times['nn.ReLU'][kind])
+            low, middle, high = ratios.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+            row[kind] = {
+                'ms': torch.tensor(values).median().item() * 1e3,
+                'ratio': middle,
+                'quartiles': (low, high),
+            }
+        rows.append(row)
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        '| | forward (eval), ms | x ReLU | forward+backward, ms | x ReLU | kept for backward |',
+        '|---|---|---|---|---|---|',
+    ]
+    for row in rows:
+        cells = [row['name']]
+        for kind in ('forward', 'forward+backward'):
+            low, high = row[kind]['quartiles']
+            cells.append(f'{row[kind]["ms"]:.3f}')
+            cells.append(f'{row[kind]["ratio"]:.2f} ({low:.2f} to {high:.2f})')
+        cells.append(f'{row["saved"]:.2f} inputs')
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    info = environment(args.device)
+    print(', '.join(f'{key}: {value}' for key, value in info.items()), flush=True)
+    names = ['nn.ReLU', *(n for n in args.only or CANDIDATES if n != 'nn.ReLU')]
+    if not args.compile and not args.only:
+        names.remove('PWLU eager, compiled')
+    results = []
+    for shape in args.shape:
+        for dtype in args.dtype:
+            for form in args.format:
+                x = torch.randn(shape, device=args.device).to(getattr(torch, dtype))
+                x = x.contiguous(memory_format=FORMATS[form]).requires_grad_()
+                modules = {n: CANDIDATES[n](shape[1]).to(args.device) for n in names}
+                for name, module in modules.items():
+                    if name.startswith('nn.'):  # mmact takes reduced inputs with float32 parameters
+                        module.to(x.dtype)
+                rows = measure(modules, x, torch.randn_like(x), args.repeat)
+                print(f'\n{shape}, {dtype}, {form}\n\n{table(rows)}', flush=True)
+                results.append({'shape': shape, 'dtype': dtype, 'format': form, 'rows': rows})
+    if args.out:
+        args.out.write_text(json.dumps({'environment': info, 'results': results}, indent=2))
+        print(f'\nwritten to {args.out}')
+
+
+if __name__ == '__main__':
+    main()
