@@ -14,7 +14,7 @@ KERNEL_FILES := setup.py pyproject.toml $(shell find csrc -type f)
 DEMO_DATA := data/mini_coco
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help setup test demo lint format bench gpu clean
+.PHONY: help setup test demo clean-demo lint format bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -56,10 +56,13 @@ test: setup lint ## run the test suite (about 15 minutes after set-up)
 	@$(PY) -m pytest -q -n 2
 
 $(DEMO_DATA): | setup
-	@$(PY) tools/dataset_converters/make_mini.py coco $@ --num-train 400 --num-val 50 --size 128 160
+	@$(PY) tools/dataset_converters/make_mini.py coco $@ --num-train 400 --num-val 50 --size 256 320
 
 demo: setup $(DEMO_DATA) ## train a PWLU Mask R-CNN on miniature COCO and draw what it learned
 	@tools/demo.sh $(PY) configs/demo/mask-rcnn_pwlu_mini-coco.py $(DEMO_DIR)
+
+clean-demo: ## forget the demo's training
+	@rm -rf $(DEMO_DIR)
 
 lint: $(STAMP)-dev ## check formatting and style (what the hook and CI check)
 	@PATH="$(VENV)/bin:$$PATH" tools/lint.sh --check

@@ -85,7 +85,14 @@ def kernels() -> dict:
     )
     # No -ffast-math anywhere: NaN and infinities have defined results here. The uninitialised
     # values that GCC sees are in its own AVX-512 header.
-    cxx = ['-O3', '-std=c++17', '-fvisibility=hidden', '-Wall', '-Wno-psabi', '-Wno-unknown-pragmas']
+    cxx = [
+        '-O3',
+        '-std=c++17',
+        '-fvisibility=hidden',
+        '-Wall',
+        '-Wno-psabi',
+        '-Wno-unknown-pragmas',
+    ]
     cxx += ['-Wno-maybe-uninitialized']
     if cuda:
         # Architectures are chosen explicitly, not from the GPU of the machine that builds.

@@ -4,8 +4,8 @@
 """Measures activations side by side and prints their time as a ratio to nn.ReLU's.
 
 Needs torch alone. Every repetition runs all candidates once, one after the other, on the same
-tensors, so that whatever else the machine does falls on all of them; the table gives medians over the
-repetitions, and the spread (the quartiles) of the ratios taken pair by pair.
+tensors, so that whatever else the machine does falls on all of them; the table gives medians over
+the repetitions, and the spread (the quartiles) of the ratios taken pair by pair.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def measure(modules: dict[str, nn.Module], x: Tensor, grad: Tensor, repeat: int)
         name: {'forward': [], 'forward+backward': []} for name in modules
     }
     for kind, run in (('forward', forward), ('forward+backward', both)):
-        for name, module in modules.items():
+        for module in modules.values():
             module.train(kind != 'forward')
             run(module)  # warm-up, and compilation where there is one
         for _ in range(repeat):

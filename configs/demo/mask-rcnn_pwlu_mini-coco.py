@@ -5,8 +5,8 @@ _base_ = '../pwlu/mask-rcnn_r50-scratch-pwlu_fpn_syncbn_270k_coco.py'
 
 data_root = 'data/mini_coco/'
 image_scale = (160, 128)
-max_iters = 800
-phase1 = 200
+max_iters = 400
+phase1 = 100
 
 # A ResNet-18 of half the width, and a quarter of the channels behind it.
 channels = 64
@@ -67,7 +67,11 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
 ]
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.01))
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.01),
+    # A few hundred steps of AdamW's size would leave the functions close to ReLU.
+    paramwise_cfg=dict(activation_lr_mult=5),
+)
 
 custom_hooks = [
     dict(type='PWLURealignHook', phase1=phase1, by_epoch=False),
@@ -79,5 +83,5 @@ default_hooks = dict(
     visualization=dict(draw=True, interval=10),
 )
 log_processor = dict(window_size=20)
-auto_scale_lr = dict(base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=4)
 randomness = dict(seed=0)

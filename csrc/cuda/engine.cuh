@@ -96,8 +96,9 @@ struct Walk {
   __device__ bool more() const { return position < end; }
   __device__ void advance() {
     position += task.step;
-    in_run += task.step_inner;
     offset += task.step_offset;
+    if constexpr (A::kLanes) return;  // runs of one element: every step begins one
+    in_run += task.step_inner;
     if (in_run >= task.inner) {
       in_run -= task.inner;
       offset += task.next_run;
@@ -230,9 +231,8 @@ __global__ void __launch_bounds__(kMaxThreads)
         for (int v = 0; v < B::kVector; ++v) {
           int bin;
           T terms[kTerms];
-          packs[j].values[v] =
-              static_cast<Raw>(f.backward(static_cast<T>(packs[j].values[v]),
-                                          static_cast<T>(grads[j].values[v]), bin, terms));
+          packs[j].values[v] = static_cast<Raw>(f.backward(
+              static_cast<T>(packs[j].values[v]), static_cast<T>(grads[j].values[v]), bin, terms));
           bin -= first;
           if (0 <= bin && bin < count) {
 #pragma unroll

@@ -15,9 +15,9 @@ namespace cuda {
 
 constexpr int kWarp = 32;
 constexpr int kMaxThreads = 256, kMinThreads = 64;  // of a block; powers of two
-constexpr int kGroupBytes = 16;                     // of each tensor that a thread handles at a time
-constexpr int64_t kSharedBytes = 48 * 1024;         // of a block, on every GPU without opting in
-constexpr int64_t kTableBytes = 16 * 1024;          // of these for tables
+constexpr int kGroupBytes = 16;              // of each tensor that a thread handles at a time
+constexpr int64_t kSharedBytes = 48 * 1024;  // of a block, on every GPU without opting in
+constexpr int64_t kTableBytes = 16 * 1024;   // of these for tables
 
 // A dense tensor seen as (outer, channels, inner), as in cpu/task.h: element (o, c, i) is at
 // (o * channels + c) * inner + i. The `elements` of one channel are counted by position

@@ -23,7 +23,8 @@ namespace {
 
 using at::Tensor;
 
-// The table of a channel: B_L, B_R, d and 1 / d, the slopes of the N + 2 segments, and their values.
+// The table of a channel: B_L, B_R, d and 1 / d, the slopes of the N + 2 segments, and their
+// values.
 constexpr int kScalars = 4;
 
 // Eq. 1, for forward and backward.
@@ -123,17 +124,16 @@ void check_sizes(const PwluParameters& p) {
 Tensor make_tables(const Tensor& x, const PwluParameters& p, bool inference) {
   constexpr int kThreads = 64;
   const int64_t rows = kScalars + 2 * (p.num_intervals() + 2);
-  const Tensor table = at::empty(
-      {rows, p.channels()},
-      x.options().dtype(at::toOpMathType(x.scalar_type())));
+  const Tensor table =
+      at::empty({rows, p.channels()}, x.options().dtype(at::toOpMathType(x.scalar_type())));
   const unsigned blocks = static_cast<unsigned>(divide_up(p.channels(), kThreads));
   const int n = static_cast<int>(p.num_intervals());
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, p.points.scalar_type(), "pwlu_tables", [&] {
         const auto pointers = read_pointers<scalar_t>(p);
         if (table.scalar_type() == at::kDouble)
-          launch_kernel(table_kernel<scalar_t, double>, blocks, kThreads, 0, pointers,
-                        p.channels(), n, inference, table.mutable_data_ptr<double>());
+          launch_kernel(table_kernel<scalar_t, double>, blocks, kThreads, 0, pointers, p.channels(),
+                        n, inference, table.mutable_data_ptr<double>());
         else
           launch_kernel(table_kernel<scalar_t, float>, blocks, kThreads, 0, pointers, p.channels(),
                         n, inference, table.mutable_data_ptr<float>());
@@ -156,23 +156,22 @@ Tensor pwlu_cuda(const Tensor& x, const Tensor& left_bound, const Tensor& right_
   const Tensor table = make_tables(x, p, inference);
   const Plan plan = make_plan(dense_x, p.channels(), channel_dim,
                               is_aligned(dense_x) && is_aligned(y), table.size(0), 0, 0);
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, x.scalar_type(), "pwlu_forward", [&] {
-        using T = at::opmath_type<scalar_t>;
-        with_access(plan, [&](auto access) {
-          using A = decltype(access);
-          const auto run = [&](auto kernel, const auto& formula) {
-            launch_kernel(kernel, plan.blocks(), plan.threads, plan.shared_bytes, plan.task,
-                          formula, table.const_data_ptr<T>(), dense_x.const_data_ptr<scalar_t>(),
-                          y.mutable_data_ptr<scalar_t>());
-          };
-          const PwluTraining<T> training{static_cast<int>(p.num_intervals())};
-          if (inference)
-            run(forward_kernel<scalar_t, A, PwluInference<T>>, PwluInference<T>{training});
-          else
-            run(forward_kernel<scalar_t, A, PwluTraining<T>>, training);
-        });
-      });
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "pwlu_forward", [&] {
+    using T = at::opmath_type<scalar_t>;
+    with_access(plan, [&](auto access) {
+      using A = decltype(access);
+      const auto run = [&](auto kernel, const auto& formula) {
+        launch_kernel(kernel, plan.blocks(), plan.threads, plan.shared_bytes, plan.task, formula,
+                      table.const_data_ptr<T>(), dense_x.const_data_ptr<scalar_t>(),
+                      y.mutable_data_ptr<scalar_t>());
+      };
+      const PwluTraining<T> training{static_cast<int>(p.num_intervals())};
+      if (inference)
+        run(forward_kernel<scalar_t, A, PwluInference<T>>, PwluInference<T>{training});
+      else
+        run(forward_kernel<scalar_t, A, PwluTraining<T>>, training);
+    });
+  });
   return y;
 }
 
@@ -192,33 +191,33 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> pwlu_bwd_cuda(
   const auto p = in_one_dtype(given);
   if (x.numel() == 0) {
     const auto none = [](const Tensor& t) { return at::zeros(t.sizes(), t.options()); };
-    return {gx, none(left_bound), none(right_bound), none(left_slope), none(right_slope), none(points)};
+    return {gx,          none(left_bound), none(right_bound), none(left_slope), none(right_slope),
+            none(points)};
   }
 
   const auto like = [](const Tensor& t) { return at::empty(t.sizes(), t.options()); };
-  PwluParameters g{like(p.left_bound), like(p.right_bound), like(p.left_slope),
-                   like(p.right_slope), like(p.points)};
+  PwluParameters g{like(p.left_bound), like(p.right_bound), like(p.left_slope), like(p.right_slope),
+                   like(p.points)};
   const Tensor dense_x = with_strides_of(x, gx), dense_grad = with_strides_of(grad, gx);
   const Tensor table = make_tables(x, p, false);
   const int n = static_cast<int>(p.num_intervals()), bins = n + 2;
   // Of the table only the scalars and slopes: the values have no part in any gradient.
-  const Plan plan = make_plan(
-      dense_x, p.channels(), channel_dim,
-      is_aligned(dense_x) && is_aligned(dense_grad) && is_aligned(gx), kScalars + bins, bins, 2);
+  const Plan plan = make_plan(dense_x, p.channels(), channel_dim,
+                              is_aligned(dense_x) && is_aligned(dense_grad) && is_aligned(gx),
+                              kScalars + bins, bins, 2);
   const Tensor partial =
       at::empty({plan.num_chunks, 2 * bins, p.channels()}, x.options().dtype(at::kDouble));
   double* const sums = partial.mutable_data_ptr<double>();
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, x.scalar_type(), "pwlu_backward", [&] {
-        using T = at::opmath_type<scalar_t>;
-        with_access(plan, [&](auto access) {
-          launch_kernel(backward_kernel<scalar_t, decltype(access), PwluTraining<T>>,
-                        plan.blocks(), plan.threads, plan.shared_bytes, plan.task,
-                        PwluTraining<T>{n}, table.const_data_ptr<T>(),
-                        dense_x.const_data_ptr<scalar_t>(), dense_grad.const_data_ptr<scalar_t>(),
-                        gx.mutable_data_ptr<scalar_t>(), sums, bins, plan.bins_per_pass);
-        });
-      });
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, x.scalar_type(), "pwlu_backward", [&] {
+    using T = at::opmath_type<scalar_t>;
+    with_access(plan, [&](auto access) {
+      launch_kernel(backward_kernel<scalar_t, decltype(access), PwluTraining<T>>, plan.blocks(),
+                    plan.threads, plan.shared_bytes, plan.task, PwluTraining<T>{n},
+                    table.const_data_ptr<T>(), dense_x.const_data_ptr<scalar_t>(),
+                    dense_grad.const_data_ptr<scalar_t>(), gx.mutable_data_ptr<scalar_t>(), sums,
+                    bins, plan.bins_per_pass);
+    });
+  });
   AT_DISPATCH_FLOATING_TYPES_AND2(
       at::kHalf, at::kBFloat16, p.points.scalar_type(), "pwlu_gradients", [&] {
         launch_kernel(gradients_kernel<scalar_t>, static_cast<unsigned>(p.channels()), kMaxThreads,

@@ -19,8 +19,8 @@ constexpr double kPwluMinWidth = 1e-6;
 template <class T>
 struct PwluTable {
   const T *lower, *upper, *length, *inv_length;  // B_L, B_R, d, 1 / d; (channels)
-  const T* slope;  // K of each segment
-  const T* value;  // Y at each segment's left edge; in the inference form the offsets O
+  const T* slope;                                // K of each segment
+  const T* value;  // Y at each segment's left edge; in the inference form O
   int num_intervals;
   int64_t channel_stride, segment_stride;  // of slope and value
 };

@@ -9,6 +9,9 @@ Where the paper leaves a choice:
 
 - Eq. 5 does not say where the running statistics start: at the first batch's.
 - std(x) of Eq. 5 is the population's (no Bessel correction), so that one element is enough.
+- Eq. 6 is ReLU on the aligned bounds only where they enclose 0, as they do after BatchNorm. Taken
+  literally, as here, a channel with B_L > 0 becomes constant below it, one with B_R < 0 a shifted ReLU.
+- Under activation checkpointing a batch passes twice, and counts twice in Eq. 5.
 - Eq. 6 on a channel without variance gives an empty interval: the width is at least
   :attr:`PWLU.MIN_WIDTH`, and at least 0.2 % of the distance of the mean from zero.
 - Nothing in section 3 keeps the bounds from crossing: :func:`mmact.ops.pwlu` acts as if they stood a
@@ -134,7 +137,8 @@ class PWLU(ChannelActivation):
         self.register_buffer('running_mean', torch.zeros(num_channels))
         self.register_buffer('running_std', torch.ones(num_channels))
         self.register_buffer('num_batches_tracked', torch.tensor(0))
-        self.register_buffer('phase_id', torch.tensor(0, dtype=torch.uint8))
+        # int64, because MMEngine's SyncBuffersHook adds buffers up over all ranks.
+        self.register_buffer('phase_id', torch.tensor(0))
         self._reset(
             self.left_bound.detach().new_full((num_channels,), left),
             self.right_bound.detach().new_full((num_channels,), right),
@@ -149,7 +153,9 @@ class PWLU(ChannelActivation):
         self.right_slope.fill_(1)
         # Each end is counted from the nearer bound in float64: on symmetric bounds the middle point
         # is then exactly 0.
-        left, right = (b.detach().double().unsqueeze(1) for b in (self.left_bound, self.right_bound))
+        left, right = (
+            b.detach().double().unsqueeze(1) for b in (self.left_bound, self.right_bound)
+        )
         share = torch.arange(self.num_intervals + 1).to(left) / self.num_intervals
         self.points.copy_((left * (1 - share) + right * share).relu())
 
@@ -199,9 +205,7 @@ class PWLU(ChannelActivation):
     @torch.no_grad()
     def separate_bounds_(self) -> None:
         """Moves right bounds that came closer to the left one than MIN_WIDTH, or crossed it."""
-        torch.maximum(
-            self.right_bound, self.left_bound + self.MIN_WIDTH, out=self.right_bound.data
-        )
+        torch.maximum(self.right_bound, self.left_bound + self.MIN_WIDTH, out=self.right_bound.data)
 
     @torch.no_grad()
     def _collect(self, x: Tensor) -> None:

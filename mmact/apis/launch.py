@@ -73,7 +73,8 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def _closest_config(path: str) -> str:
     folder = next(p for p in Path(path).absolute().parents if p.is_dir())
-    names = {p.name: p for p in folder.rglob('*.py')}
+    # Deeper only inside a folder of configs: any other might be a home directory.
+    names = {p.name: p for p in folder.glob('**/*.py' if 'configs' in folder.parts else '*.py')}
     close = difflib.get_close_matches(Path(path).name, names, n=1)
     return f' Did you mean {osp.relpath(names[close[0]])}?' if close else ''
 

@@ -44,9 +44,7 @@ def _fake_bwd(grad, x, lb, rb, ls, rs, points, channel_dim):
     )
 
 
-define(
-    f'pwlu(Tensor x, {_PARAMETERS}, int channel_dim, bool inference) -> Tensor', _eager, _fake
-)
+define(f'pwlu(Tensor x, {_PARAMETERS}, int channel_dim, bool inference) -> Tensor', _eager, _fake)
 define(
     f'pwlu_bwd(Tensor grad, Tensor x, {_PARAMETERS}, int channel_dim) '
     '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
@@ -73,9 +71,7 @@ def _no_second_order(ctx, *grads):
     )
 
 
-torch.library.register_autograd(
-    'mmact::pwlu', _backward, setup_context=_setup_context, lib=LIBRARY
-)
+torch.library.register_autograd('mmact::pwlu', _backward, setup_context=_setup_context, lib=LIBRARY)
 torch.library.register_autograd('mmact::pwlu_bwd', _no_second_order, lib=LIBRARY)
 
 
@@ -150,9 +146,7 @@ def pwlu(
         TypeError: If x is not floating-point.
         ValueError: If the shapes of the parameters do not fit each other or x.
     """
-    channel_dim = _check(
-        x, left_bound, right_bound, left_slope, right_slope, points, channel_dim
-    )
+    channel_dim = _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
     return torch.ops.mmact.pwlu(
         x, left_bound, right_bound, left_slope, right_slope, points, channel_dim, inference
     )

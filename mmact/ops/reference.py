@@ -123,9 +123,7 @@ def pwlu_bwd(
 
     gx = gy * torch.where(below, left_k, torch.where(above, right_k, slope))
     width = right - left
-    g_left = torch.where(
-        below, -left_k, torch.where(inside, slope * (value - right) / width, zero)
-    )
+    g_left = torch.where(below, -left_k, torch.where(inside, slope * (value - right) / width, zero))
     g_right = torch.where(
         above, -right_k, torch.where(inside, slope * (left - value) / width, zero)
     )

@@ -12,7 +12,10 @@ from torch import nn
 
 pytest.importorskip('mmdet')
 
-from mmact.activations import PWLU, FReLU
+from mmdet.structures import DetDataSample
+from mmengine.registry import MODELS
+
+from mmact.activations import PWLU, FReLU, unresolved
 from mmact.apis import build_runner, load_config, prepare_training
 from mmact.datasets.mini import make_coco
 
@@ -98,6 +101,9 @@ def test_two_iterations_and_an_evaluation(path, mini_coco, tmp_path):
     acts = [m for m in backbone.modules() if isinstance(m, tuple(ACTIVATION.values()))]
     sites = {18: 1 + 8 * 2, 50: 1 + 16 * 3}[backbone.depth]
     assert [type(m) for m in acts] == [_activation(path)] * sites
+    groups = runner.optim_wrapper.param_groups
+    optimized = [id(p) for group in groups for p in group['params']]
+    assert len(optimized) == len(set(optimized)) == len(list(runner.model.parameters()))
     before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
     runner.train()
     assert runner.iter == 2
@@ -109,6 +115,19 @@ def test_two_iterations_and_an_evaluation(path, mini_coco, tmp_path):
     metrics = runner.message_hub.log_scalars
     assert 0 <= metrics['val/coco/bbox_mAP'].current() <= 1
     assert ('val/coco/segm_mAP' in metrics) == ('mask-rcnn' in path.name)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
+def test_parts_fit_at_full_size(path, tmp_path):
+    cfg = _load(path, tmp_path, {})
+    if cfg.model.type == 'MaskRCNN':
+        cfg.merge_from_dict({'model.test_cfg.rpn.max_per_img': 4})
+    model = MODELS.build(cfg.model).eval()
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 64), scale_factor=(1, 1)))
+    with torch.no_grad():
+        outputs = model(torch.randn(1, 3, 64, 64), [sample], mode='tensor')
+    assert outputs
+    assert not unresolved(model)
 
 
 @pytest.mark.parametrize('path', TABLE3, ids=lambda p: p.stem)

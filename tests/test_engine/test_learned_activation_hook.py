@@ -107,5 +107,8 @@ def test_numbers_must_be_positive(settings):
 def test_settings_that_cannot_work_are_refused_before_training(tmp_path, loop, model, message):
     hooks = [dict(type='LearnedActivationHook')]
     runner = build_runner(tmp_path, loop, 2, model=model, hooks=hooks)
+    own = next(h for h in runner.hooks if isinstance(h, LearnedActivationHook))
+    with pytest.raises(ValueError, match=message):
+        own.check(runner)
     with pytest.raises(ValueError, match=message):
         runner.train()

@@ -394,6 +394,9 @@ def test_settings_that_cannot_work_are_refused_before_training(
 ):
     watch = Watch()
     runner = build_runner(tmp_path, loop, 3, hook=hook, model=model, hooks=[watch])
+    own = next(h for h in runner.hooks if isinstance(h, PWLURealignHook))
+    with pytest.raises(ValueError, match=message):
+        own.check(runner)
     with pytest.raises(ValueError, match=message):
         runner.train()
     assert not watch.states

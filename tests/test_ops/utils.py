@@ -217,9 +217,9 @@ class Tolerance:
     sums: float
 
 
-# By the dtype of x, with float32 parameters unless x is float64. Beside them the worst that the CPU's
-# tests measured on any instruction set, all of it where N = 64 makes slopes of 60: x - left edge is
-# rounded once, and multiplied by the slope. Half precisions: the result is rounded, by 2^-11 or 2^-8.
+# By the dtype of x, with float32 parameters unless x is float64. Beside them the worst that the
+# CPU's tests measured on any instruction set, all of it where N = 64 makes slopes of 60: x - left
+# edge is rounded once, and multiplied by the slope. Half precisions round the result, too.
 PWLU_TOLERANCES = {
     torch.float64: Tolerance(3e-14, 2e-14),  # 1.1e-14, 7.1e-15
     torch.float32: Tolerance(1e-5, 1e-5),  # 6.1e-6, 5.0e-6
@@ -251,15 +251,13 @@ def compare_pwlu(
         reference.pwlu(*exact[1:], channel_dim=dim),
         *reference.pwlu_bwd(*exact, channel_dim=dim),
     )
-    actual = with_gradients(
-        lambda x, *p: ops.pwlu(x, *p, channel_dim=dim), x, parameters, grad
-    )
+    actual = with_gradients(lambda x, *p: ops.pwlu(x, *p, channel_dim=dim), x, parameters, grad)
     inference = ops.pwlu(x, *parameters, channel_dim=dim, inference=True)
     results = dict(zip(('y', 'x', *PWLU_PARAMETERS), actual, strict=True), inference=inference)
     wanted = dict(zip(('y', 'x', *PWLU_PARAMETERS), expected, strict=True), inference=expected[0])
     for name in ('y', 'x', 'inference'):
         assert results[name].dtype == x.dtype
-        assert results[name].stride() == torch.empty_like(x).stride(), f'{what}: {name} is not like x'
+        assert results[name].stride() == torch.empty_like(x).stride(), f'{what}: {name}'
     for name, parameter in zip(PWLU_PARAMETERS, parameters, strict=True):
         assert results[name].dtype == parameter.dtype, f'{what}: {name}'
     for name, result in results.items():

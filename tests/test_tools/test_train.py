@@ -43,7 +43,9 @@ def small(mini_coco) -> list[str]:
         'train_cfg.val_interval=4',
         'custom_hooks.0.phase1=2',
         'custom_hooks.1.interval=4',
+        'custom_hooks.1.max_layers=2',
         'default_hooks.checkpoint.interval=2',
+        'default_hooks.logger.interval=1',
     ]
     for split in ('train', 'val', 'test'):
         options += [
@@ -58,8 +60,10 @@ def small(mini_coco) -> list[str]:
 
 
 @pytest.fixture
-def run(monkeypatch, capfd):
+def run(monkeypatch, capfd, tmp_path):
     """Runs a tool as __main__ in this process. Returns (exit status, last line on stderr)."""
+    # The configs' data roots are relative, and nothing must be found there.
+    monkeypatch.chdir(tmp_path)
 
     def run(tool: str, *args: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
@@ -86,7 +90,7 @@ def run(monkeypatch, capfd):
         ('model.backbone.act_cfg.type=Xyz', 'is its module in custom_imports?'),
         (
             'model.backbone.act_cfg.num_interval=8',
-            "PWLU has no argument 'num_interval'. Did you mean num_intervals? It takes num_channels",
+            "PWLU has no argument 'num_interval'. Did you mean num_intervals? It takes num_chan",
         ),
         ('model.backbone.act_cfg.num_intervals=0', 'num_intervals must be a positive integer'),
         ('model.backbone.type=mmact.ResNett', 'Did you mean mmact.ResNet'),
@@ -136,7 +140,8 @@ def test_wrong_command_lines(run, small, tmp_path):
     assert 'mask-rcnn_pwlu_mini-coco.py?' in line
     flags = ['--work-dir', tmp_path, '--cfg-options', *small]
     assert run('train', DEMO, '--resume', 'no.pth', *flags) == (
-        2, 'error: checkpoint no.pth does not exist'
+        2,
+        'error: checkpoint no.pth does not exist',
     )
     assert run('test', DEMO, 'no.pth', *flags) == (2, 'error: checkpoint no.pth does not exist')
     status, line = run('train', DEMO, '--auto-scale-lr', *flags, 'auto_scale_lr=None')
@@ -173,12 +178,15 @@ def test_unresolved_activation(run, small, tmp_path, monkeypatch):
         '        self.rest = ResNet(**kwargs)\n'
     )
     monkeypatch.syspath_prepend(tmp_path)
-    status, line = run(
-        'train', DEMO, '--work-dir', tmp_path, '--cfg-options', *small,
-        'custom_imports.imports=[mmact,odd_backbone]', 'model.backbone.type=OddBackbone',
+    config = tmp_path / 'odd.py'
+    config.write_text(
+        f"_base_ = '{DEMO}'\n"
+        "custom_imports = dict(imports=['mmact', 'odd_backbone'])\n"
+        "model = dict(backbone=dict(type='OddBackbone'))\n"
     )
+    status, line = run('train', config, '--work-dir', tmp_path, '--cfg-options', *small)
     assert status == 2
-    assert line.startswith("error: 1 activations do not know their number of channels")
+    assert line.startswith('error: 1 activations do not know their number of channels')
     assert "PWLU at 'backbone.first'" in line
 
 
@@ -199,9 +207,8 @@ def test_train_resume_and_test(run, small, tmp_path):
 
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'iter_2.pth'))
     (work_dir / 'iter_4.pth').unlink()
-    shutil.rmtree(next(work_dir.glob('*/*.log')).parent)
     assert run('train', DEMO, '--resume', *flags)[0] == 0
-    log = next(work_dir.glob('*/*.log')).read_text()
+    log = max(work_dir.glob('*/*.log')).read_text()
     assert 'iter: 2' in log
     assert 'Iter(train) [1/4]' not in log
     assert 'phase II after 2 iterations' in log
@@ -211,8 +218,17 @@ def test_train_resume_and_test(run, small, tmp_path):
     out = tmp_path / 'predictions.pkl'
     test_dir = tmp_path / 'test'
     status, _ = run(
-        'test', DEMO, work_dir / 'iter_4.pth', '--work-dir', test_dir, '--out', out,
-        '--show-dir', pictures, '--cfg-options', *small,
+        'test',
+        DEMO,
+        work_dir / 'iter_4.pth',
+        '--work-dir',
+        test_dir,
+        '--out',
+        out,
+        '--show-dir',
+        pictures,
+        '--cfg-options',
+        *small,
     )
     assert status == 0
     assert len(list(pictures.glob('*.jpg'))) == 3
@@ -238,9 +254,9 @@ def test_test_time_augmentation(run, mini_coco, tmp_path):
         '    bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1),\n'
         '    test_cfg=dict(score_thr=0.0, max_per_img=3))\n'
         'tta_pipeline = _base_.tta_pipeline\n'
-        'for size, resize in zip((64, 96, 128), tta_pipeline[1]["transforms"][0]):\n'
+        'for size, resize in zip((32, 48, 64), tta_pipeline[1]["transforms"][0]):\n'
         '    resize["scale"] = (size, size)\n'
-        f"test_dataloader = dict(num_workers=0, persistent_workers=False,\n"
+        f'test_dataloader = dict(num_workers=0, persistent_workers=False,\n'
         f"                       dataset=dict(data_root='{mini_coco}'))\n"
         f"test_evaluator = dict(ann_file='{mini_coco}annotations/instances_val2017.json')\n"
     )
@@ -264,7 +280,10 @@ def test_runs_from_a_clone_in_any_folder(tmp_path):
     env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     result = subprocess.run(
         [sys.executable, ROOT / 'tools/train.py', 'no.py'],
-        cwd=tmp_path, env=env, capture_output=True, text=True,
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == 'error: config no.py does not exist.'

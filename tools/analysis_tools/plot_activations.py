@@ -20,7 +20,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader, Runner, load_state_dict
 from torch import Tensor, nn
 
-from mmact.apis import UserError, check_checkpoint, one_line_errors
+from mmact.apis import UserError, one_line_errors
 from mmact.visualization import (
     InputRecorder,
     activations_from_state_dict,
@@ -75,7 +75,8 @@ def draw(args: argparse.Namespace) -> list[Path]:
     ):
         if value < least:
             raise UserError(f'{flag} must be at least {least}, got {value}')
-    check_checkpoint(args.checkpoint)
+    if not Path(args.checkpoint).is_file():
+        raise UserError(f'checkpoint {args.checkpoint} does not exist')
     checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu')
     state_dict = checkpoint.get('state_dict', checkpoint)
     layers = activations_from_state_dict(state_dict)
@@ -138,15 +139,17 @@ def run_model(
         config.merge_from_dict(args.cfg_options)
     if config.get('val_dataloader') is None:
         raise UserError('--data needs a val_dataloader in the config')
-    init_default_scope(config.get('default_scope', 'mmengine'))
-    model = revert_sync_batchnorm(MODELS.build(config.model))
-    load_state_dict(model, state_dict, strict=False)
-    model.to(args.device).eval()
-    loader = Runner.build_dataloader(config.val_dataloader, seed=0)
-    layers = scalar_activations(model)
-    with InputRecorder(layers) as recorder, torch.no_grad():
-        for batch in islice(loader, args.data):
-            model.val_step(batch)
+    # With the config, a missing data set is an error that names the keys to change.
+    with one_line_errors(config):
+        init_default_scope(config.get('default_scope', 'mmengine'))
+        model = revert_sync_batchnorm(MODELS.build(config.model))
+        load_state_dict(model, state_dict, strict=False)
+        model.to(args.device).eval()
+        loader = Runner.build_dataloader(config.val_dataloader, seed=0)
+        layers = scalar_activations(model)
+        with InputRecorder(layers) as recorder, torch.no_grad():
+            for batch in islice(loader, args.data):
+                model.val_step(batch)
     return layers, recorder.samples
 
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
@@ -11,9 +13,13 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import nn
 
 from mmact.visualization import InputRecorder, plot_alignment, plot_functions, scalar_activations
 from mmact.visualization.alignment import layer_ious
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @HOOKS.register_module()
@@ -69,10 +75,14 @@ class LearnedActivationHook(Hook):
         self.by_epoch = by_epoch
         self.max_layers = max_layers
         self.num_functions = num_functions
+        self._layers: dict[str, nn.Module] = {}
         self._recorder: InputRecorder | None = None
 
-    def before_train(self, runner: Runner) -> None:
-        """Checks the settings."""
+    def check(self, runner: Runner) -> None:
+        """Finds the layers, and raises the errors above.
+
+        Training begins with it; a tool can call it before, as soon as the training loop is built.
+        """
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             raise ValueError(
                 'LearnedActivationHook: by_epoch=True counts epochs, which an IterBasedTrainLoop '
@@ -85,6 +95,10 @@ class LearnedActivationHook(Hook):
                 'LearnedActivationHook: the model has no learned activation to draw: set act_cfg '
                 'in it, or remove the hook'
             )
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks the settings."""
+        self.check(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Begins to record where a picture is due after this iteration."""
@@ -128,7 +142,7 @@ class LearnedActivationHook(Hook):
         return self.every_n_train_iters(runner, self.interval)
 
 
-def _pixels(figure) -> np.ndarray:
+def _pixels(figure: Figure) -> np.ndarray:
     """The figure as an RGB image, (H, W, 3), uint8."""
     figure.canvas.draw()
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])

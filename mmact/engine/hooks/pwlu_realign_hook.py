@@ -78,11 +78,18 @@ class PWLURealignHook(Hook):
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._warned = False
 
-    def before_train(self, runner: Runner) -> None:
-        """Checks the settings, begins phase I in a run that starts, and watches the optimizers."""
+    def check(self, runner: Runner) -> None:
+        """Finds the layers, and raises the errors above that do not need the optimizer.
+
+        Training begins with it; a tool can call it before, as soon as the training loop is built.
+        """
         self._check_length(runner)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._layers = _trained_layers(model)
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks the settings, begins phase I in a run that starts, and watches the optimizers."""
+        self.check(runner)
         optimizers = _optimizers(runner.optim_wrapper)
         if runner.iter == 0:
             self._begin_collecting(runner)
@@ -203,8 +210,9 @@ class PWLURealignHook(Hook):
         channels = sum(layer.num_channels for layer in ready.values())
         at_minimum = sum(_at_minimum_width(layer) for layer in ready.values())
         runner.logger.info(
-            f'PWLURealignHook: phase II after {done}: realigned {len(ready)} PWLU layers, {channels} channels, {at_minimum} of them '
-            '(almost) without variance and given the minimum width'
+            f'PWLURealignHook: phase II after {done}: realigned {len(ready)} PWLU layers, '
+            f'{channels} channels, {at_minimum} of them (almost) without variance and given the '
+            'minimum width'
         )
 
     def _drop_gradients(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
