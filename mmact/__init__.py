@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learnable and dynamic activation functions for OpenMMLab and plain PyTorch.
 
-Importing mmact registers its activations and hooks with MMEngine's root registries where MMEngine is
-installed. ``mmact.ops`` and ``mmact.activations`` need torch alone.
+Importing mmact registers its activations and hooks with MMEngine's root registries where MMEngine
+is installed. ``mmact.ops`` and ``mmact.activations`` need torch alone.
 """
 
 import importlib.util

@@ -10,12 +10,13 @@ Where the paper leaves a choice:
 - Eq. 5 does not say where the running statistics start: at the first batch's.
 - std(x) of Eq. 5 is the population's (no Bessel correction), so that one element is enough.
 - Eq. 6 is ReLU on the aligned bounds only where they enclose 0, as they do after BatchNorm. Taken
-  literally, as here, a channel with B_L > 0 becomes constant below it, one with B_R < 0 a shifted ReLU.
+  literally, as here, a channel with B_L > 0 becomes constant below it, and one with B_R < 0 a
+  shifted ReLU.
 - Under activation checkpointing a batch passes twice, and counts twice in Eq. 5.
 - Eq. 6 on a channel without variance gives an empty interval: the width is at least
   :attr:`PWLU.MIN_WIDTH`, and at least 0.2 % of the distance of the mean from zero.
-- Nothing in section 3 keeps the bounds from crossing: :func:`mmact.ops.pwlu` acts as if they stood a
-  hair apart, with gradients that can open them again, and :meth:`PWLU.separate_bounds_` moves them.
+- Nothing in section 3 keeps the bounds from crossing: :func:`mmact.ops.pwlu` acts as if they stood
+  a hair apart, with gradients that can open them again; :meth:`PWLU.separate_bounds_` moves them.
 """
 
 from __future__ import annotations
@@ -54,16 +55,16 @@ class PWLU(ChannelActivation):
     """Piecewise Linear Unit (Eq. 1), learned per channel or per layer.
 
     Built alone it is ReLU on symmetric bounds and learns at once. The paper's procedure (section
-    3.3) first holds it as ReLU and collects statistics of its input (:meth:`start_collecting`), then
-    aligns the bounds with them and learns (:meth:`realign`); in MMEngine the ``PWLURealignHook``
-    calls both. The phase is part of the state_dict.
+    3.3) first holds it as ReLU and collects statistics of its input (:meth:`start_collecting`),
+    then aligns the bounds with them and learns (:meth:`realign`); in MMEngine the
+    ``PWLURealignHook`` calls both. The phase is part of the state_dict.
 
     Args:
         num_channels: Number of channels C. None takes it from the surroundings when the module is
             registered into a parent (see :mod:`mmact.activations.base`).
         num_intervals: N, the number of intervals between the bounds. The paper recommends 8 to 16
-            (section 4.5). Even, so that 0 is a demarcation point and the initial function is exactly
-            ReLU; with an odd N it cuts the corner at 0.
+            (section 4.5). Even, so that 0 is a demarcation point and the initial function is
+            exactly ReLU; with an odd N it cuts the corner at 0.
         bounds: Initial (B_L, B_R).
         mode: ``'channel'``: a function for each channel (the paper's setting); ``'layer'``: one for
             all, which needs no number of channels.
@@ -73,7 +74,8 @@ class PWLU(ChannelActivation):
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
 
     Shape:
-        Input and output: any shape with C channels at ``channel_dim``, same dtype and memory format.
+        Input and output: any shape with C channels at ``channel_dim``; dtype and memory
+        format are kept.
 
     Attributes:
         left_bound, right_bound: B_L and B_R, (C,), or (1,) with mode='layer'.
@@ -163,7 +165,7 @@ class PWLU(ChannelActivation):
 
     @property
     def phase(self) -> str:
-        """``'collect'`` (phase I), ``'learn'`` (phase II) or ``'fixed'`` (function kept as it is)."""
+        """``'collect'`` (phase I), ``'learn'`` (phase II) or ``'fixed'`` (kept as it is)."""
         return self._phase
 
     def _set_phase(self, phase: str) -> None:

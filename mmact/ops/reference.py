@@ -3,7 +3,8 @@
 """The ops in plain PyTorch, written from the papers' equations and independent of the kernels.
 
 They are what the kernels are tested against (in float64), and what runs where no kernel exists.
-All of them work in any floating dtype and on any device; reduced precisions are computed in float32.
+All of them work in any floating dtype and on any device; float16 and bfloat16 are computed in
+float32.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _pwlu_pieces(x, left_bound, right_bound, points, channel_dim):
     right = _per_channel(left_bound + width, x, channel_dim)
     length = _per_channel(width / num_intervals, x, channel_dim)  # d
     with torch.no_grad():
-        # Eq. 2. The clamp comes before the conversion to integers, which NaN and inf do not survive.
+        # Eq. 2. Clamped before the conversion to integers, which NaN and inf do not survive.
         position = torch.nan_to_num(torch.floor((x - left) / length), nan=0.0)
         index = position.clamp(0, num_intervals - 1).long()
     edge = left + index * length  # Eq. 3

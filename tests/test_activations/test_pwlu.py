@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from test_ops.utils import LAYOUTS, assert_near, random_tensor
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmact.activations import PWLU, Activation, unresolved
 
@@ -243,7 +244,7 @@ def test_wrong_inputs_are_refused_in_every_phase_of_training(phase, shape, chann
 
 
 def test_a_single_channel_is_not_taken_for_layer_wise():
-    """num_channels=1 is a promise about the input; broadcasting over 3 channels would hide a bug."""
+    """num_channels=1 is a promise about the input; to broadcast it would hide a mistake."""
     with pytest.raises(ValueError, match='1 channels'):
         PWLU(1)(torch.zeros(2, 3, 4))
 
@@ -273,6 +274,30 @@ def test_evaluation_has_gradients_too():
     for a, b in zip(*results, strict=True):
         assert_near(a, b, 1e-5)
         assert a.abs().sum() > 0
+
+
+class OpsSeen(TorchDispatchMode):
+    """Keeps the arguments of the mmact::pwlu calls within it."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.mmact.pwlu.default:
+            self.calls.append(args)
+        return func(*args, **(kwargs or {}))
+
+
+def test_evaluation_uses_the_inference_form():
+    """Section 4.3, without being asked for; its speed is the reason that it exists."""
+    act = make_pwlu()
+    x = random_tensor((3, 4), torch.float32)
+    for training, phase in ((True, 'learn'), (False, 'learn'), (True, 'fixed'), (False, 'fixed')):
+        set_phase(act, phase)
+        with OpsSeen() as seen:
+            act.train(training)(x)
+        assert [args[-1] for args in seen.calls] == [not (training and phase == 'learn')]
 
 
 # State --------------------------------------------------------------------------------------------

@@ -119,17 +119,19 @@ def test_fold_affine_of_a_vanishing_scale(scale):
         )
 
 
-@pytest.mark.parametrize('phase', ['collect', 'fixed'])
-def test_fold_affine_is_the_function_of_the_phase(phase):
-    """Equal to self(scale * x + shift) as it is now: in phase I that is ReLU."""
+def test_fold_affine_of_a_frozen_function():
     act = make_pwlu(3)
-    if phase == 'collect':
-        act.start_collecting()
-    else:
-        act.freeze()
+    act.freeze()
     x = 4 * random_tensor((100, 3), torch.float32)
-    act.eval()
     assert_near(act.fold_affine(-2.0, 0.5)(x), act(-2 * x + 0.5), 1e-5)
+
+
+def test_fold_affine_in_phase_one_is_refused():
+    """There the function is ReLU, not that of the parameters: a fold of them would be another."""
+    act = make_pwlu(3)
+    act.start_collecting()
+    with pytest.raises(RuntimeError, match=r'fold_affine.*realign'):
+        act.fold_affine(-2.0, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The phases of section 3.3 of the PWLU paper: statistics (Eq. 5), realignment (Eq. 6), learning."""
+"""Section 3.3 of the PWLU paper: statistics (Eq. 5), realignment (Eq. 6), learning."""
 
 import copy
 import math

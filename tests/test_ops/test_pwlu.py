@@ -238,10 +238,11 @@ def test_every_instruction_set(level):
     result = run_python(
         'import torch; torch.set_num_threads(1)\n'
         'from test_ops.test_pwlu import compare_a_bit_of_everything\n'
-        'from test_ops.test_pwlu_edges import check_exact_edges\n'
+        'from test_ops.test_pwlu_edges import check_exact_edges, check_storage_conversions\n'
         'print(torch.backends.cpu.get_cpu_capability())\n'
         'compare_a_bit_of_everything()\n'
-        'check_exact_edges()',
+        'check_exact_edges()\n'
+        'check_storage_conversions()',
         ATEN_CPU_CAPABILITY=level,
     )
     assert result.returncode == 0, result.stderr

@@ -17,6 +17,7 @@ from .utils import (
     assert_near,
     between_breakpoints,
     compare_pwlu,
+    generator,
     make_parameters,
     random_tensor,
     with_gradients,
@@ -256,6 +257,45 @@ def test_half_results_overflow_to_infinity():
     assert_near(ops.pwlu(x, *parameters) / smallest, x / smallest, 2.0)
     gx = with_gradients(ops.pwlu, torch.zeros_like(x), parameters, x)[1]
     assert torch.equal(gx, x)
+
+
+# Storage types ------------------------------------------------------------------------------------
+
+
+def check_storage_conversions():
+    """float16 and bfloat16 are read and rounded as PyTorch does it, every bit of it.
+
+    Reading: all 65536 of them, through the identity. Rounding: a wide value stands in Y_N, and x on
+    B_R, so that the value itself is the result.
+    """
+    bits = torch.randint(-(2**31), 2**31, (60000,), generator=generator(0)).to(torch.int32)
+    halfway = torch.arange(-(2**15), 2**15) * 2**16
+    for offset in (-1, 0, 1):  # ties of bfloat16, and their neighbours
+        bits = torch.cat([bits, (halfway + 2**15 + offset).to(torch.int32)])
+    ties = (torch.arange(2**14, dtype=torch.int32) * 2 + 1).to(torch.float32) * 2.0**-25
+    values = torch.cat([bits.view(torch.float32), ties, -ties, ties * 2**12, 65504 + ties * 2**12])
+    identity = [torch.tensor(v) for v in ([0.0], [1.0], [1.0], [1.0], [[0.0, 1.0]])]
+    for dtype in (torch.float16, torch.bfloat16):
+        x = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+        y = ops.pwlu(x, *identity)
+        nan = x.isnan()
+        assert torch.equal(y[~nan], x[~nan]), f'{dtype} is not read right'
+        assert y[nan].isnan().all()
+        assert not y[~nan].isnan().any()
+
+        zeros = torch.zeros_like(values)
+        parameters = [zeros, zeros + 1, zeros, zeros + 1, torch.stack([values, values], 1)]
+        for x in (torch.ones(1, len(values)), torch.ones(1, len(values), 3)):
+            y = ops.pwlu(x.to(dtype), *parameters)
+            expected = values.to(dtype).view(1, -1, *[1] * (x.dim() - 2)).expand_as(y)
+            nan = expected.isnan()
+            # Infinite points make NaN: inf - inf in the slope of the only segment.
+            assert torch.equal(y[~nan], expected[~nan]), f'{dtype} is not rounded right'
+            assert y[nan].isnan().all()
+
+
+def test_storage_conversions():
+    check_storage_conversions()
 
 
 # Bounds that meet or cross ------------------------------------------------------------------------
