@@ -48,6 +48,21 @@ def missing_for_kernels() -> list[str]:
     return missing
 
 
+def find_cuda_home() -> None:
+    """Sets CUDA_HOME to the toolkit that nvcc itself says it belongs to.
+
+    torch takes the folder above nvcc's, which is wrong where nvcc on the PATH is a script or a link.
+    """
+    nvcc = shutil.which('nvcc')
+    if nvcc is None or 'CUDA_HOME' in os.environ or 'CUDA_PATH' in os.environ:
+        return
+    command = [nvcc, '--dryrun', '-x', 'cu', '-c', os.devnull, '-o', os.devnull]
+    text = subprocess.run(command, capture_output=True, text=True).stderr
+    top = re.search(r'TOP=(.+)', text)
+    if top is not None:
+        os.environ['CUDA_HOME'] = str(Path(top[1].strip()).resolve())
+
+
 def missing_for_cuda() -> list[str]:
     """What is needed to build the CUDA kernels and is not there."""
     import torch
@@ -72,6 +87,7 @@ def kernels() -> dict:
     if not switch('MMACT_KERNELS', missing_for_kernels()):
         print('mmact: building no kernels; the eager ops will run', flush=True)
         return {}
+    find_cuda_home()  # before torch looks for it
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
     cuda = switch('MMACT_CUDA', missing_for_cuda())
@@ -97,7 +113,7 @@ def kernels() -> dict:
     if cuda:
         # Architectures are chosen explicitly, not from the GPU of the machine that builds.
         os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0;9.0+PTX')
-        nvcc = ['-O3', '-std=c++17', '--extended-lambda', '--expt-relaxed-constexpr']
+        nvcc = ['-O3', '-std=c++17']
         module = CUDAExtension(
             'mmact._C',
             sources,

@@ -18,6 +18,8 @@ _PARAMETERS = (
     'Tensor left_bound, Tensor right_bound, Tensor left_slope, Tensor right_slope, Tensor points'
 )
 
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def _eager(x, lb, rb, ls, rs, points, channel_dim, inference):
     return _dense(x, reference.pwlu(x, lb, rb, ls, rs, points, channel_dim))
@@ -77,8 +79,9 @@ torch.library.register_autograd('mmact::pwlu_bwd', _no_second_order, lib=LIBRARY
 
 def _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim) -> int:
     """Raises on arguments that do not fit; returns channel_dim counted from the front."""
-    if not x.is_floating_point():
-        raise TypeError(f'pwlu: x must be a floating-point tensor, got {x.dtype}')
+    if x.dtype not in _DTYPES:
+        names = ', '.join(str(dtype).removeprefix('torch.') for dtype in _DTYPES)
+        raise TypeError(f'pwlu: x must be one of {names}, got {x.dtype}')
     if points.dim() != 2 or points.size(1) < 2:
         raise ValueError(
             f'pwlu: points must have shape (C, N + 1) with N >= 1, got {tuple(points.shape)}'
@@ -143,7 +146,7 @@ def pwlu(
         outputs (an infinite input beyond a bound with slope zero gives NaN, as Eq. 1 does).
 
     Raises:
-        TypeError: If x is not floating-point.
+        TypeError: If x has another dtype.
         ValueError: If the shapes of the parameters do not fit each other or x.
     """
     channel_dim = _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)

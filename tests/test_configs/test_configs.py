@@ -101,7 +101,7 @@ def test_two_iterations_and_an_evaluation(path, mini_coco, tmp_path):
     acts = [m for m in backbone.modules() if isinstance(m, tuple(ACTIVATION.values()))]
     sites = {18: 1 + 8 * 2, 50: 1 + 16 * 3}[backbone.depth]
     assert [type(m) for m in acts] == [_activation(path)] * sites
-    groups = runner.optim_wrapper.param_groups
+    groups = runner.optim_wrapper.optimizer.param_groups
     optimized = [id(p) for group in groups for p in group['params']]
     assert len(optimized) == len(set(optimized)) == len(list(runner.model.parameters()))
     before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
