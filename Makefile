@@ -53,7 +53,7 @@ $(STAMP)-mmact: $(KERNEL_FILES) $(STAMP)-openmmlab
 	@touch $@
 
 test: setup lint ## run the test suite (about 15 minutes after set-up)
-	@$(PY) -m pytest -q -n 2
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2
 
 $(DEMO_DATA): | setup
 	@$(PY) tools/dataset_converters/make_mini.py coco $@ --num-train 400 --num-val 50 --size 256 320

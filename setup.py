@@ -51,7 +51,7 @@ def missing_for_kernels() -> list[str]:
 def find_cuda_home() -> None:
     """Sets CUDA_HOME to the toolkit that nvcc itself says it belongs to.
 
-    torch takes the folder above nvcc's, which is wrong where nvcc on the PATH is a script or a link.
+    torch takes the folder above nvcc, which is wrong where nvcc on the PATH is a script or link.
     """
     nvcc = shutil.which('nvcc')
     if nvcc is None or 'CUDA_HOME' in os.environ or 'CUDA_PATH' in os.environ:

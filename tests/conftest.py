@@ -5,7 +5,8 @@
 import pytest
 import torch
 
-torch.set_num_threads(2)
+# `make test` runs a process per core; threads beyond that only wait for each other.
+torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items):

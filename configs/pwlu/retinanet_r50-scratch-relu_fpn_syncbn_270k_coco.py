@@ -12,7 +12,6 @@ model = dict(
 train_dataloader = _base_.scratch.train_dataloader
 train_cfg = dict(_delete_=True, **_base_.scratch.train_cfg)
 param_scheduler = _base_.scratch.param_scheduler
-# The head's convolutions are shared by the levels: each is to be optimised once.
-optim_wrapper = dict(paramwise_cfg=dict(bypass_duplicate=True), **_base_.scratch.optim_wrapper)
+optim_wrapper = _base_.scratch.optim_wrapper
 default_hooks = _base_.scratch.default_hooks
 log_processor = _base_.scratch.log_processor

@@ -14,8 +14,7 @@ constexpr int kTile = 2048;
 
 // Moves n values between memory and a tile; what is left of the last vector becomes 0.
 template <class St>
-MMACT_HD inline void read_values(const typename St::Raw* from, int64_t n,
-                                 typename St::Value* to) {
+MMACT_HD inline void read_values(const typename St::Raw* from, int64_t n, typename St::Value* to) {
   using S = Simd<typename St::Value>;
   int64_t i = 0;
   for (; i + S::kWidth <= n; i += S::kWidth) S::store(to + i, St::load(from + i));
@@ -29,8 +28,7 @@ MMACT_HD inline void read_values(const typename St::Raw* from, int64_t n,
 }
 
 template <class St>
-MMACT_HD inline void write_values(const typename St::Value* from, int64_t n,
-                                  typename St::Raw* to) {
+MMACT_HD inline void write_values(const typename St::Value* from, int64_t n, typename St::Raw* to) {
   using S = Simd<typename St::Value>;
   int64_t i = 0;
   for (; i + S::kWidth <= n; i += S::kWidth) St::store(to + i, S::load(from + i));
@@ -67,23 +65,24 @@ struct ChannelTile {
 
   MMACT_HD int64_t size() const { return end - begin; }
   MMACT_HD void read(const void* from, T* to) const {
-    for_each_run(task, channel, begin, end, [&](int64_t at, int64_t done, int64_t n)
-                     __attribute__((always_inline)) {
-                       read_values<St>(static_cast<const Raw*>(from) + at, n, to + done);
-                     });
+    for_each_run(task, channel, begin, end,
+                 [&](int64_t at, int64_t done, int64_t n) __attribute__((always_inline)) {
+                   read_values<St>(static_cast<const Raw*>(from) + at, n, to + done);
+                 });
   }
   MMACT_HD void write(const T* from, void* to) const {
-    for_each_run(task, channel, begin, end, [&](int64_t at, int64_t done, int64_t n)
-                     __attribute__((always_inline)) {
-                       write_values<St>(from + done, n, static_cast<Raw*>(to) + at);
-                     });
+    for_each_run(task, channel, begin, end,
+                 [&](int64_t at, int64_t done, int64_t n) __attribute__((always_inline)) {
+                   write_values<St>(from + done, n, static_cast<Raw*>(to) + at);
+                 });
   }
   // Where in memory the tile can be used in place, without a copy in L1; -1 if it can't.
   MMACT_HD int64_t direct() const {
     if (St::kConverts || size() % Simd<T>::kWidth != 0) return -1;
     const int64_t i = begin % task.inner;
-    return i + size() <= task.inner ? ((begin / task.inner) * task.channels + channel) * task.inner + i
-                                    : -1;
+    return i + size() <= task.inner
+               ? ((begin / task.inner) * task.channels + channel) * task.inner + i
+               : -1;
   }
 };
 
@@ -209,8 +208,7 @@ MMACT_HD inline void backward_tile(const Task& task, const F& f, const Tile& til
   int first = 0;
   for (; first + 6 <= num_bins; first += 6)
     add_bins<T, kTerms, 6>(bins, terms, tile.size(), first, flush);
-  for (; first < num_bins; ++first)
-    add_bins<T, kTerms, 1>(bins, terms, tile.size(), first, flush);
+  for (; first < num_bins; ++first) add_bins<T, kTerms, 1>(bins, terms, tile.size(), first, flush);
 }
 
 // Layouts ----------------------------------------------------------------------------------------
@@ -222,8 +220,7 @@ MMACT_HD inline void for_each_channel_tile(const Task& task, int64_t begin, int6
   const int64_t elements = task.outer * task.inner;
   for (int64_t item = begin; item < end; ++item) {
     const int64_t chunk = item / task.channels, channel = item % task.channels;
-    const int64_t stop =
-        (chunk + 1) * task.chunk < elements ? (chunk + 1) * task.chunk : elements;
+    const int64_t stop = (chunk + 1) * task.chunk < elements ? (chunk + 1) * task.chunk : elements;
     for (int64_t at = chunk * task.chunk; at < stop;) {
       int64_t next = at + kTile < stop ? at + kTile : stop;
       // Long runs are used in place: a tile ends with its run. Short ones share a tile.
@@ -236,17 +233,16 @@ MMACT_HD inline void for_each_channel_tile(const Task& task, int64_t begin, int6
 }
 
 template <class St, class Visit>
-MMACT_HD inline void for_each_lane_tile(const Task& task, int64_t begin, int64_t end,
-                                        Visit visit) {
+MMACT_HD inline void for_each_lane_tile(const Task& task, int64_t begin, int64_t end, Visit visit) {
   constexpr int kWidth = Simd<typename St::Value>::kWidth;
   constexpr int64_t kRows = kTile / kWidth;
   const int64_t groups = task.num_items() / task.num_chunks;
   for (int64_t item = begin; item < end; ++item) {
     const int64_t chunk = item / groups, first = item % groups * Task::kLaneChannels;
-    const int64_t stop = (chunk + 1) * task.chunk < task.outer ? (chunk + 1) * task.chunk : task.outer;
-    const int64_t last = first + Task::kLaneChannels < task.channels
-                             ? first + Task::kLaneChannels
-                             : task.channels;
+    const int64_t stop =
+        (chunk + 1) * task.chunk < task.outer ? (chunk + 1) * task.chunk : task.outer;
+    const int64_t last =
+        first + Task::kLaneChannels < task.channels ? first + Task::kLaneChannels : task.channels;
     for (int64_t row = chunk * task.chunk; row < stop; row += kRows)
       for (int64_t channel = first; channel < last; channel += kWidth)
         visit(LaneTile<St>{task, channel, row, row + kRows < stop ? row + kRows : stop}, chunk);

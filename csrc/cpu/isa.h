@@ -9,8 +9,8 @@
 
 namespace mmact {
 
-// Processes the work items [begin, end) of a task. `table` is a PwluTable of float or double, as the
-// storage type's arithmetic has it.
+// Processes the work items [begin, end) of a task. `table` is a PwluTable of float or double, as
+// the storage type's arithmetic has it.
 using PwluRun = void (*)(Storage storage, const Task& task, const void* table, bool inference,
                          int64_t begin, int64_t end);
 

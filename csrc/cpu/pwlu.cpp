@@ -50,9 +50,8 @@ void run_with_tables(PwluRun run, Storage storage, const Task& task, const PwluP
                     scalars + padded + c, scalars + 2 * padded + c, scalars + 3 * padded + c,
                     slope + c * table.channel_stride, value + c * table.channel_stride,
                     table.segment_stride);
-  run_task(task, [&](int64_t begin, int64_t end) {
-    run(storage, task, &table, inference, begin, end);
-  });
+  run_task(task,
+           [&](int64_t begin, int64_t end) { run(storage, task, &table, inference, begin, end); });
 }
 
 void run_pwlu(PwluRun run, const Tensor& x, const Task& task, const PwluParameters& p,

@@ -103,7 +103,8 @@ struct RegisterTable : MemoryTable<T> {
 };
 #endif
 
-// Storage types: T in memory as itself, or float as float16 or bfloat16. `Raw` is how it lies there.
+// Storage types: T in memory as itself, or float as float16 or bfloat16. `Raw` is how it lies
+// there.
 template <class T>
 struct Plain {
   using Raw = T;

@@ -17,6 +17,7 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, RUNNERS, Registry, i
 from mmengine.runner import Runner
 
 from ..activations import unresolved
+from ..engine.hooks import LearnedActivationHook, PWLURealignHook
 from .errors import UserError, missing_data
 
 
@@ -145,6 +146,7 @@ def prepare_training(runner: Runner) -> None:
 
     Raises:
         UserError: If a folder of images is missing.
+        ValueError: If a hook of mmact's cannot do its work in this training.
     """
     schedulers = runner.cfg.get('param_scheduler') or []
     for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
@@ -154,6 +156,9 @@ def prepare_training(runner: Runner) -> None:
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     if runner.val_loop is not None:
         _check_images(runner.val_loop.dataloader.dataset, runner.cfg)
+    for hook in runner.hooks:
+        if isinstance(hook, (PWLURealignHook, LearnedActivationHook)):
+            hook.check(runner)
 
 
 def _check_type(cfg: dict, registry: Registry) -> None:

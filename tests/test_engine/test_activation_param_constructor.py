@@ -32,6 +32,8 @@ def options_of(
         cfg['paramwise_cfg'] = paramwise
     groups = build_optim_wrapper(model, cfg).optimizer.param_groups
     names = {id(p): name for name, p in model.named_parameters()}
+    ids = [id(p) for group in groups for p in group['params']]
+    assert len(ids) == len(set(ids)), 'a parameter would be updated twice per step'
     options = {names[id(p)]: group for group in groups for p in group['params']}
     assert set(options) == {n for n, p in model.named_parameters() if p.requires_grad}
     return options, groups
@@ -120,7 +122,7 @@ def test_frozen_and_shared_parameters():
     model.backbone['act'].requires_grad_(False)
     options_of(model)
     model.again = model.head['act2']
-    options_of(model, dict(bypass_duplicate=True))
+    options_of(model)
 
 
 def test_optimizer_that_decays_by_default():

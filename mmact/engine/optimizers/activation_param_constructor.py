@@ -41,6 +41,8 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
     - A key that matches only modules around it (``'backbone'``) scales its learning rate on top of
       ``activation_lr_mult`` and passes on any other option, but does not make it decay.
 
+    A parameter that several modules share (as the convolutions of RetinaNet's head with a BatchNorm
+    per level do) is updated once per step: ``bypass_duplicate`` is on unless it is set to False.
     Parameters with the same options share one group, so that an optimizer handles them together;
     their order depends on the model alone, as a checkpoint's optimizer state needs.
 
@@ -61,7 +63,11 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         # The base class makes no groups at all for an empty paramwise_cfg.
-        defaults = {'activation_lr_mult': 1.0, 'activation_decay_mult': 0.0}
+        defaults = {
+            'activation_lr_mult': 1.0,
+            'activation_decay_mult': 0.0,
+            'bypass_duplicate': True,
+        }
         super().__init__(optim_wrapper_cfg, {**defaults, **(paramwise_cfg or {})})
         for name, option, base in (
             ('activation_lr_mult', 'lr', self.base_lr),
