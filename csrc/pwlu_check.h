@@ -4,6 +4,8 @@
 
 #include <ATen/ATen.h>
 
+#include <tuple>
+
 namespace mmact {
 
 // The parameters of mmact::pwlu in the order of its schema.
@@ -16,6 +18,11 @@ struct PwluParameters {
   PwluParameters to(at::ScalarType dtype) const {
     const auto as = [dtype](const at::Tensor& t) { return t.to(dtype).contiguous(); };
     return {as(left_bound), as(right_bound), as(left_slope), as(right_slope), as(points)};
+  }
+  // Contiguous tensors of the same shapes, for gradients.
+  PwluParameters empty_like() const {
+    const auto like = [](const at::Tensor& t) { return at::empty(t.sizes(), t.options()); };
+    return {like(left_bound), like(right_bound), like(left_slope), like(right_slope), like(points)};
   }
 };
 
@@ -43,6 +50,20 @@ inline void check_pwlu(const at::Tensor& x, const PwluParameters& p, int64_t cha
                                     x.size(channel_dim) == p.channels()),
               "pwlu: x of shape ", x.sizes(), " has no ", p.channels(), " channels at dimension ",
               channel_dim);
+}
+
+// What mmact::pwlu_bwd returns: the gradient of x and those of the parameters, in their dtypes.
+using PwluGradients =
+    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
+
+inline PwluGradients pwlu_result(const at::Tensor& gx, const PwluParameters& grads,
+                                 const PwluParameters& p) {
+  return {gx,
+          grads.left_bound.to(p.left_bound.scalar_type()),
+          grads.right_bound.to(p.right_bound.scalar_type()),
+          grads.left_slope.to(p.left_slope.scalar_type()),
+          grads.right_slope.to(p.right_slope.scalar_type()),
+          grads.points.to(p.points.scalar_type())};
 }
 
 }  // namespace mmact

@@ -8,8 +8,6 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
-#include <tuple>
-
 #include "../dense.h"
 #include "../pwlu_check.h"
 #include "dispatch.h"
@@ -77,10 +75,9 @@ Tensor pwlu_cpu(const Tensor& x, const Tensor& left_bound, const Tensor& right_b
   return y;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> pwlu_bwd_cpu(
-    const Tensor& grad, const Tensor& x, const Tensor& left_bound, const Tensor& right_bound,
-    const Tensor& left_slope, const Tensor& right_slope, const Tensor& points,
-    int64_t channel_dim) {
+PwluGradients pwlu_bwd_cpu(const Tensor& grad, const Tensor& x, const Tensor& left_bound,
+                           const Tensor& right_bound, const Tensor& left_slope,
+                           const Tensor& right_slope, const Tensor& points, int64_t channel_dim) {
   const PwluParameters p{left_bound, right_bound, left_slope, right_slope, points};
   check_pwlu(x, p, channel_dim);
   TORCH_CHECK(grad.sizes() == x.sizes() && grad.scalar_type() == x.scalar_type(),
@@ -101,9 +98,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> pwlu_bwd_cpu(
     run_pwlu(MMACT_SELECT_ISA(pwlu_kernels).backward, x, task, wide, false);
     sums = add_chunks(partial, task, entries);
   }
-  const auto like = [](const Tensor& t) { return at::empty(t.sizes(), t.options()); };
-  PwluParameters g{like(wide.left_bound), like(wide.right_bound), like(wide.left_slope),
-                   like(wide.right_slope), like(wide.points)};
+  PwluParameters g = wide.empty_like();
   const double* s = sums.const_data_ptr<double>();
   const auto read = [](const Tensor& t, int64_t i) { return t.const_data_ptr<double>()[i]; };
   const auto at = [](Tensor& t, int64_t i) { return t.mutable_data_ptr<double>() + i; };
@@ -113,12 +108,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> pwlu_bwd_cpu(
                    wide.points.const_data_ptr<double>() + c * (n + 1), static_cast<int>(n),
                    at(g.left_bound, c), at(g.right_bound, c), at(g.left_slope, c),
                    at(g.right_slope, c), at(g.points, c * (n + 1)));
-  return {gx,
-          g.left_bound.to(left_bound.scalar_type()),
-          g.right_bound.to(right_bound.scalar_type()),
-          g.left_slope.to(left_slope.scalar_type()),
-          g.right_slope.to(right_slope.scalar_type()),
-          g.points.to(points.scalar_type())};
+  return pwlu_result(gx, g, p);
 }
 
 }  // namespace

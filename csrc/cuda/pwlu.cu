@@ -10,8 +10,6 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
 
-#include <tuple>
-
 #include "../dense.h"
 #include "../pwlu_check.h"
 #include "engine.cuh"
@@ -175,10 +173,9 @@ Tensor pwlu_cuda(const Tensor& x, const Tensor& left_bound, const Tensor& right_
   return y;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> pwlu_bwd_cuda(
-    const Tensor& grad, const Tensor& x, const Tensor& left_bound, const Tensor& right_bound,
-    const Tensor& left_slope, const Tensor& right_slope, const Tensor& points,
-    int64_t channel_dim) {
+PwluGradients pwlu_bwd_cuda(const Tensor& grad, const Tensor& x, const Tensor& left_bound,
+                            const Tensor& right_bound, const Tensor& left_slope,
+                            const Tensor& right_slope, const Tensor& points, int64_t channel_dim) {
   const PwluParameters given{left_bound, right_bound, left_slope, right_slope, points};
   check_pwlu(x, given, channel_dim);
   check_sizes(given);
@@ -195,9 +192,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> pwlu_bwd_cuda(
             none(points)};
   }
 
-  const auto like = [](const Tensor& t) { return at::empty(t.sizes(), t.options()); };
-  PwluParameters g{like(p.left_bound), like(p.right_bound), like(p.left_slope), like(p.right_slope),
-                   like(p.points)};
+  PwluParameters g = p.empty_like();
   const Tensor dense_x = with_strides_of(x, gx), dense_grad = with_strides_of(grad, gx);
   const Tensor table = make_tables(x, p, false);
   const int n = static_cast<int>(p.num_intervals()), bins = n + 2;
@@ -224,12 +219,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> pwlu_bwd_cuda(
                       0, read_pointers<scalar_t>(p), p.channels(), n, plan.num_chunks, sums,
                       write_pointers<scalar_t>(g));
       });
-  return {gx,
-          g.left_bound.to(left_bound.scalar_type()),
-          g.right_bound.to(right_bound.scalar_type()),
-          g.left_slope.to(left_slope.scalar_type()),
-          g.right_slope.to(right_slope.scalar_type()),
-          g.points.to(points.scalar_type())};
+  return pwlu_result(gx, g, given);
 }
 
 }  // namespace

@@ -44,10 +44,11 @@ def _pwlu_pieces(x, left_bound, right_bound, points, channel_dim):
     num_intervals = points.size(1) - 1
     width = right_bound - left_bound
     # Straight through: where the minimum acts, gradients still see width = right - left, so that
-    # learning can open the bounds again.
-    width = width + (width.clamp(min=PWLU_MIN_WIDTH) - width).detach()
+    # learning can open the bounds again. Elsewhere the bounds stay what they are to the bit.
+    missing = (width.clamp(min=PWLU_MIN_WIDTH) - width).detach()
+    width = width + missing
     left = _per_channel(left_bound, x, channel_dim)
-    right = _per_channel(left_bound + width, x, channel_dim)
+    right = _per_channel(right_bound + missing, x, channel_dim)
     length = _per_channel(width / num_intervals, x, channel_dim)  # d
     with torch.no_grad():
         # Eq. 2. Clamped before the conversion to integers, which NaN and inf do not survive.

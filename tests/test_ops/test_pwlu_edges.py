@@ -28,10 +28,16 @@ INF, NAN = math.inf, math.nan
 
 # On the ends of segments --------------------------------------------------------------------------
 
-# Lengths with few bits, so that every end k * d + B_L is exact in all dtypes; for the floats of the
-# engine 1 / d is exact for the first alone, and multiplying with it would put ends in the segment
-# before.
-EXACT = [(-2.0, 0.5, 8), (-3.0, 0.375, 16), (-6.0, 3.0, 5), (1.0, 1.25, 7), (-5.5, 0.6875, 16)]
+# (B_L, d, N) with d of few bits, so that every end B_L + k * d is exact in all dtypes. For the last
+# two 1 / d is not: multiplied with it in float32, ends 1, 2, 4 and 7 fall into the segment before.
+EXACT = [
+    (-2.0, 0.5, 8),
+    (-3.0, 0.375, 16),
+    (-6.0, 3.0, 5),
+    (1.0, 1.25, 7),
+    (-3 * 41 / 64, 41 / 64, 7),
+    (-4 * 61 / 32, 61 / 32, 7),
+]
 
 
 def exact_case(left, length, n, dtype, channels=1):
