@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds for all tests. Needs torch and pytest alone, like the tests of ops and activations."""
 
+import sys
+
 import pytest
 import torch
 
@@ -16,3 +18,21 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if 'cuda' in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers_of_mmengine():
+    """MMEngine keeps loggers, visualizers and message hubs for the life of the process.
+
+    A test must not find those of the test before it, whose streams may be closed by now.
+    """
+    yield
+    if 'mmengine' in sys.modules:
+        from mmengine.logging import MessageHub, MMLogger
+        from mmengine.visualization import Visualizer
+
+        kinds = [MMLogger, MessageHub, Visualizer]
+        while kinds:
+            kind = kinds.pop()
+            kind._instance_dict.clear()
+            kinds += kind.__subclasses__()

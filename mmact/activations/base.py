@@ -42,17 +42,22 @@ class ChannelActivation(Activation):
             where they do not tell.
 
     Raises:
-        ValueError: If ``num_channels`` is not a positive integer.
+        ValueError: If ``num_channels`` is not a positive integer or ``channel_dim`` no integer.
     """
 
     def __init__(self, num_channels: int | None = None, channel_dim: int | None = None) -> None:
         super().__init__()
-        if num_channels is not None and (
-            not isinstance(num_channels, int) or isinstance(num_channels, bool) or num_channels < 1
-        ):
+        if num_channels is not None and not _positive_int(num_channels):
             raise ValueError(
                 f'{type(self).__name__}: num_channels must be a positive integer or None, '
                 f'got {num_channels!r}'
+            )
+        if channel_dim is not None and (
+            not isinstance(channel_dim, int) or isinstance(channel_dim, bool)
+        ):
+            raise ValueError(
+                f'{type(self).__name__}: channel_dim must be an integer or None, '
+                f'got {channel_dim!r}'
             )
         self.num_channels = num_channels
         self.channel_dim = channel_dim
@@ -140,16 +145,27 @@ def _positive_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def _attribute(module: nn.Module, name: str) -> Any:
+    """An attribute of a module of any library, or None.
+
+    The hook sees modules that are only half built, whose own __getattr__ may fail in any way.
+    """
+    try:
+        return getattr(module, name, None)
+    except Exception:
+        return None
+
+
 def _output_channels(module: nn.Module) -> tuple[int, int] | None:
     """(channels, channel_dim) of what a layer puts out, or None if it does not say."""
     if isinstance(module, nn.Sequential):
         found = (_output_channels(child) for child in reversed(module))
         return next((f for f in found if f is not None), None)
     for attribute in ('out_channels', 'out_features', 'num_features'):
-        value = getattr(module, attribute, None)
+        value = _attribute(module, attribute)
         if _positive_int(value):
             return value, (-1 if attribute == 'out_features' else 1)
-    shape = getattr(module, 'normalized_shape', None)
+    shape = _attribute(module, 'normalized_shape')
     if shape is not None:
         value = shape if isinstance(shape, int) else tuple(shape)[-1]
         # The layer norms of ConvNeXt and others normalise (N, C, H, W) over C under this name.
@@ -169,17 +185,17 @@ def _siblings_before(parent: nn.Module, name: str) -> Iterator[nn.Module]:
 
 
 def _surrounding_channels(parent: nn.Module, name: str) -> tuple[int, int] | None:
-    order = getattr(parent, 'order', None)
+    order = _attribute(parent, 'order')
     if isinstance(order, tuple) and 'conv' in order and 'act' in order:
         before = order.index('act') < order.index('conv')
-        value = getattr(parent, 'in_channels' if before else 'out_channels', None)
+        value = _attribute(parent, 'in_channels' if before else 'out_channels')
         if _positive_int(value):
             return value, 1
     for sibling in _siblings_before(parent, name):
         found = _output_channels(sibling)
         if found is not None:
             return found
-    value = getattr(parent, 'out_channels', None)
+    value = _attribute(parent, 'out_channels')
     return (value, 1) if _positive_int(value) else None
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import ChannelActivation
+from .base import ChannelActivation, _positive_int
 
 
 class FReLU(ChannelActivation):
@@ -35,7 +35,7 @@ class FReLU(ChannelActivation):
         self, num_channels: int | None = None, kernel_size: int = 3, inplace: bool = False
     ) -> None:
         super().__init__(num_channels, channel_dim=1)
-        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        if not _positive_int(kernel_size) or kernel_size % 2 == 0:
             raise ValueError(f'FReLU: kernel_size must be odd and positive, got {kernel_size!r}')
         self.kernel_size = kernel_size
         if self.resolved:

@@ -7,7 +7,8 @@ ICCV 2021. No official code was published.
 
 Where the paper leaves a choice:
 
-- Eq. 5 does not say where the running statistics start: at the first batch's.
+- Eq. 5 does not say where the running statistics start: each channel's at those of the first batch
+  in which they are finite and not zero.
 - std(x) of Eq. 5 is the population's (no Bessel correction), so that one element is enough.
 - Eq. 6 is ReLU on the aligned bounds only where they enclose 0, as they do after BatchNorm. Taken
   literally, as here, a channel with B_L > 0 becomes constant below it, and one with B_R < 0 a
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 
 from ..ops import pwlu
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
-from .base import ChannelActivation
+from .base import ChannelActivation, _positive_int
 
 _PHASES = ('learn', 'collect', 'fixed')  # a phase's index is what the phase_id buffer holds
 
@@ -109,17 +110,20 @@ class PWLU(ChannelActivation):
         if mode not in ('channel', 'layer'):
             raise ValueError(f"PWLU: mode must be 'channel' or 'layer', got {mode!r}")
         super().__init__(1 if mode == 'layer' else num_channels, channel_dim)
-        if not isinstance(num_intervals, int) or num_intervals < 1:
+        if not _positive_int(num_intervals):
             raise ValueError(
                 f'PWLU: num_intervals must be a positive integer, got {num_intervals!r}'
             )
-        left, right = (float(b) for b in bounds)
+        try:
+            left, right = (float(b) for b in bounds)
+        except (TypeError, ValueError):
+            left = right = math.nan
         if not (math.isfinite(left) and math.isfinite(right) and right - left >= self.MIN_WIDTH):
             raise ValueError(
-                f'PWLU: bounds must be finite, the left one smaller by {self.MIN_WIDTH} or more, '
-                f'got {bounds!r}'
+                f'PWLU: bounds must be two finite numbers, the left one smaller by '
+                f'{self.MIN_WIDTH} or more, got {bounds!r}'
             )
-        if not 0 <= stat_momentum < 1:
+        if not isinstance(stat_momentum, (int, float)) or not 0 <= stat_momentum < 1:
             raise ValueError(f'PWLU: stat_momentum must be in [0, 1), got {stat_momentum!r}')
         self.num_intervals = num_intervals
         self.bounds = (left, right)
@@ -137,7 +141,7 @@ class PWLU(ChannelActivation):
             setattr(self, name, nn.Parameter(torch.empty(num_channels)))
         self.points = nn.Parameter(torch.empty(num_channels, self.num_intervals + 1))
         self.register_buffer('running_mean', torch.zeros(num_channels))
-        self.register_buffer('running_std', torch.ones(num_channels))
+        self.register_buffer('running_std', torch.zeros(num_channels))
         self.register_buffer('num_batches_tracked', torch.tensor(0))
         # int64, because MMEngine's SyncBuffersHook adds buffers up over all ranks.
         self.register_buffer('phase_id', torch.tensor(0))
@@ -180,7 +184,7 @@ class PWLU(ChannelActivation):
         """
         self._set_phase('collect')
         self.running_mean.zero_()
-        self.running_std.fill_(1)
+        self.running_std.zero_()
         self.num_batches_tracked.zero_()
 
     def realign(self) -> None:
@@ -207,6 +211,7 @@ class PWLU(ChannelActivation):
     @torch.no_grad()
     def separate_bounds_(self) -> None:
         """Moves right bounds that came closer to the left one than MIN_WIDTH, or crossed it."""
+        self.require_resolved()
         torch.maximum(self.right_bound, self.left_bound + self.MIN_WIDTH, out=self.right_bound.data)
 
     @torch.no_grad()
@@ -219,12 +224,15 @@ class PWLU(ChannelActivation):
         x = x.to(opmath_dtype(x.dtype)).unsqueeze(-1)
         dims = [d for d in range(x.dim()) if d != channel_dim]
         var, mean = torch.var_mean(x, dims, correction=0)
-        keep = torch.where(self.num_batches_tracked == 0, 0.0, self.stat_momentum)
-        for running, value in ((self.running_mean, mean), (self.running_std, var.sqrt())):
-            updated = running * keep + value.to(running.dtype) * (1 - keep)
-            # A batch that overflowed (a skipped step under AMP) must not spoil the statistics.
-            running.copy_(torch.where(updated.isfinite(), updated, running))
-        self.num_batches_tracked += 1
+        std = var.sqrt()
+        # A channel that overflowed (a skipped step under AMP) must not spoil its statistics.
+        good = mean.isfinite() & std.isfinite()
+        first = (self.running_mean == 0) & (self.running_std == 0)
+        for running, value in ((self.running_mean, mean), (self.running_std, std)):
+            value = value.to(running.dtype)
+            blended = running * self.stat_momentum + value * (1 - self.stat_momentum)
+            running.copy_(torch.where(good, torch.where(first, value, blended), running))
+        self.num_batches_tracked += good.any()
 
     # The function ---------------------------------------------------------------------------------
 
@@ -275,38 +283,51 @@ class PWLU(ChannelActivation):
 
         Raises:
             ValueError: If scale or shift is not finite or of another shape.
+            RuntimeError: In phase I, where the function is not that of the parameters.
         """
         self.require_resolved()
+        if self.phase == 'collect':
+            raise RuntimeError(
+                'PWLU.fold_affine: in phase I the function is ReLU and not that of the parameters; '
+                'call realign() first'
+            )
         like = self.left_bound
-        scale, shift = (
-            torch.as_tensor(t, dtype=torch.float64, device=like.device).reshape(-1)
-            for t in (scale, shift)
-        )
-        channels = max(scale.numel(), shift.numel(), self.num_channels)
-        for name, value in (('scale', scale), ('shift', shift)):
-            if value.numel() not in (1, channels) or self.num_channels not in (1, channels):
+        channels = self.num_channels
+        values = {
+            name: torch.as_tensor(value, dtype=torch.float64, device=like.device)
+            for name, value in (('scale', scale), ('shift', shift))
+        }
+        if channels == 1:
+            channels = max(value.numel() for value in values.values())
+        for name, value in values.items():
+            if value.dim() > 1 or value.numel() not in (1, channels):
                 raise ValueError(
-                    f'PWLU.fold_affine: {name} has {value.numel()} values for '
-                    f'{self.num_channels} channels'
+                    f'PWLU.fold_affine: {name} must be a number or have shape ({channels},), '
+                    f'got {tuple(value.shape)}'
                 )
             if not value.isfinite().all():
                 raise ValueError(f'PWLU.fold_affine: {name} must be finite')
-        scale, shift = scale.expand(channels), shift.expand(channels)
+        scale, shift = (value.reshape(-1).expand(channels) for value in values.values())
         lb, rb, ls, rs, points = (
             p.double().expand(channels, *p.shape[1:]) for p in self._parameters_in_order()
         )
         rb = lb + (rb - lb).clamp(min=PWLU_MIN_WIDTH)
 
-        # Where the scale is 0 the function is constant, and any bounds will do.
+        # Where the scale is 0 the function is constant, and any bounds will do; so too where it is
+        # so small that bounds would leave the range of the parameters' dtype.
         level = pwlu(shift, lb, rb, ls, rs, points, channel_dim=0)
-        constant = scale == 0
-        divisor = scale.masked_fill(constant, 1)
-        ends = torch.stack([(lb - shift) / divisor, (rb - shift) / divisor])
+        ends = torch.stack([lb - shift, rb - shift])
+        constant = (ends.abs() > scale.abs() * torch.finfo(like.dtype).max / 4).any(0) | (
+            scale == 0
+        )
+        scale = scale.masked_fill(constant, 0)
+        ends = ends / scale.masked_fill(constant, 1)
         mirrored = scale < 0
         folded = PWLU(
             channels,
             self.num_intervals,
             self.bounds,
+            mode=self.mode if channels == 1 else 'channel',
             channel_dim=self.channel_dim,
             stat_momentum=self.stat_momentum,
         )

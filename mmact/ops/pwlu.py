@@ -81,7 +81,7 @@ def _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_
     """Raises on arguments that do not fit; returns channel_dim counted from the front."""
     if x.dtype not in _DTYPES:
         names = ', '.join(str(dtype).removeprefix('torch.') for dtype in _DTYPES)
-        raise TypeError(f'pwlu: x must be one of {names}, got {x.dtype}')
+        raise TypeError(f'pwlu: x must be a floating-point tensor of {names}, got {x.dtype}')
     if points.dim() != 2 or points.size(1) < 2:
         raise ValueError(
             f'pwlu: points must have shape (C, N + 1) with N >= 1, got {tuple(points.shape)}'
