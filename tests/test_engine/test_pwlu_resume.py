@@ -171,8 +171,10 @@ def test_ranks_agree_and_average_their_statistics(tmp_path):
             statistics.append(torch.stack([mean, std]))
         mean, std = (statistics[0] + statistics[1]) / 2
         state = ranks[0]['states'][3][path]
-        torch.testing.assert_close(state['left_bound'].double(), mean - 3 * std)
-        torch.testing.assert_close(state['right_bound'].double(), mean + 3 * std)
+        # Float32 against float64: 1.4e-7 is the largest relative difference seen.
+        close = dict(rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(state['left_bound'].double(), mean - 3 * std, **close)
+        torch.testing.assert_close(state['right_bound'].double(), mean + 3 * std, **close)
 
     # Only rank 0 writes checkpoints; resumed in phase I, both ranks go on as if nothing had been.
     (tmp_path / 'resumed').mkdir()
