@@ -3,7 +3,12 @@
 """What ``import mmact`` needs and does, in fresh interpreters: here everything is imported."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -131,3 +136,45 @@ def test_public_names():
     for module in (mmact, activations, ops):
         for name in module.__all__:
             assert getattr(module, name) is not None
+
+
+def test_wheel_without_kernels_is_complete_and_says_so_once(tmp_path):
+    """What pip builds where there is no compiler: the package, configs, tools, and eager ops."""
+    source = tmp_path / 'source'
+    left_out = shutil.ignore_patterns('.*', 'build', 'data', 'work_dirs', '*.so', '*.egg-info')
+    shutil.copytree(ROOT, source, ignore=left_out)
+    command = ['pip', 'wheel', '-q', '--no-build-isolation', '--no-deps', '-w']
+    subprocess.run(
+        [sys.executable, '-m', *command, str(tmp_path), str(source)],
+        env={**os.environ, 'MMACT_KERNELS': '0'},
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob('mmact-*.whl')
+    site = tmp_path / 'site'
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    for file in ROOT.glob('mmact/**/*.py'):
+        assert (site / file.relative_to(ROOT)).is_file(), file
+    for name in ('configs/pwlu/metafile.yml', 'tools/train.py', 'model-index.yml'):
+        assert (site / 'mmact/.mim' / name).is_file(), name
+
+    script = (
+        'import warnings, torch; warnings.simplefilter("always")\n'
+        'with warnings.catch_warnings(record=True) as caught:\n'
+        '    from mmact.activations import PWLU\n'
+        '    act = PWLU(3)\n'
+        '    x = torch.randn(2, 3, requires_grad=True)\n'
+        '    for _ in range(2):\n'
+        '        act(x).sum().backward()\n'
+        'print(sum("no compiled kernels" in str(w.message) for w in caught), act.points.grad.sum())'
+    )
+    run = subprocess.run(
+        [sys.executable, '-c', script],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(site)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.split()[0] == '1', run.stdout
