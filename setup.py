@@ -109,7 +109,9 @@ def kernels() -> dict:
         '-Wno-psabi',
         '-Wno-unknown-pragmas',
     ]
-    cxx += ['-Wno-maybe-uninitialized']
+    # at::parallel_for is a header: without OpenMP it is a plain loop. Its run-time library is not
+    # linked but found in torch at load time, so that there is one pool of threads, of torch's size.
+    cxx += ['-Wno-maybe-uninitialized', '-fopenmp']
     if cuda:
         # Architectures are chosen explicitly, not from the GPU of the machine that builds.
         os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0;9.0+PTX')
