@@ -6,7 +6,7 @@ set -euo pipefail
 python=$1 config=$2 dir=$3
 
 # PyTorch allocates and frees large tensors all the time on a CPU. Keeping freed memory, instead of
-# giving it back to the system each time, saves most of the page faults.
+# giving it back to the system each time, avoids page faults.
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4294967296
 
 if [ ! -f "$dir/finished" ]; then
