@@ -6,6 +6,7 @@ from .apl import APL
 from .arelu import ELSA, AReLU
 from .base import Activation, ChannelActivation, unresolved
 from .catalogue import ActivationRecord, list_activations
+from .dyrelu import DyReLUA, DyReLUB, DyReLUC
 from .frelu import FReLU
 from .maxout import Maxout
 from .mixture import Comb, Mixture
@@ -28,6 +29,9 @@ __all__ = [
     'ActivationRecord',
     'ChannelActivation',
     'Comb',
+    'DyReLUA',
+    'DyReLUB',
+    'DyReLUC',
     'FReLU',
     'Maxout',
     'Mixture',

@@ -5,8 +5,9 @@
 from . import reference
 from ._library import has_kernel
 from .arelu import arelu
+from .dyrelu import dyrelu
 from .pau import pau
 from .piecewise_linear import piecewise_linear
 from .pwlu import pwlu
 
-__all__ = ['arelu', 'has_kernel', 'pau', 'piecewise_linear', 'pwlu', 'reference']
+__all__ = ['arelu', 'dyrelu', 'has_kernel', 'pau', 'piecewise_linear', 'pwlu', 'reference']

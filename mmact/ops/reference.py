@@ -409,3 +409,75 @@ def pau_bwd(
         if len(sums) > first
         else denominator.new_zeros(denominator.shape),
     )
+
+
+def _per_sample(coefficients: Tensor, x: Tensor, channel_dim: int) -> Tensor:
+    """Shapes (B, G), G being 1 or the number of channels, so that it broadcasts against x."""
+    shape = [1] * x.dim()
+    shape[0], shape[channel_dim] = coefficients.shape
+    return coefficients.reshape(shape)
+
+
+def dyrelu(
+    x: Tensor,
+    slopes: Tensor,
+    intercepts: Tensor,
+    attention: Tensor | None = None,
+    channel_dim: int = 1,
+) -> Tensor:
+    """Eq. 1 of Chen et al., 2020, times the attention of Eq. 5. See :func:`mmact.ops.dyrelu`."""
+    dtype = opmath_dtype(x.dtype)
+    wide = x.to(dtype)
+    best = None
+    for k in range(slopes.size(1)):
+        slope, intercept = (
+            _per_sample(t[:, k].to(dtype), x, channel_dim) for t in (slopes, intercepts)
+        )
+        value = slope * wide + intercept
+        # Where several functions meet, the last one counts, for the gradient too.
+        best = value if best is None else torch.where((value >= best) | value.isnan(), value, best)
+    if attention is not None:
+        best = best * attention.to(dtype)
+    return best.to(x.dtype)
+
+
+def dyrelu_bwd(
+    grad: Tensor,
+    x: Tensor,
+    slopes: Tensor,
+    intercepts: Tensor,
+    attention: Tensor | None = None,
+    channel_dim: int = 1,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of :func:`dyrelu` for x, slopes, intercepts and attention."""
+    dtype = opmath_dtype(x.dtype)
+    wide, scaled = x.to(dtype), grad.to(dtype)
+    if attention is not None:
+        scaled = scaled * attention.to(dtype)
+    a, b = (
+        torch.stack([_per_sample(row, x, channel_dim) for row in t.to(dtype).unbind(1)])
+        for t in (slopes, intercepts)
+    )
+    values = a * wide + b  # (K, *x.shape)
+    best, index = values[0], torch.zeros_like(x, dtype=torch.long)
+    for k in range(1, len(values)):
+        taken = (values[k] >= best) | values[k].isnan()
+        best, index = torch.where(taken, values[k], best), index.masked_fill(taken, k)
+    gx = scaled * a.expand_as(values).gather(0, index.unsqueeze(0)).squeeze(0)
+    kept = (0, channel_dim) if slopes.size(2) > 1 else (0,)
+    dims = [dim for dim in range(x.dim()) if dim not in kept]
+
+    def total(term):
+        shares = (term.masked_fill(index != k, 0) for k in range(len(values)))
+        sums = [s.sum(dims) if dims else s for s in shares]
+        return torch.stack(sums, 1).reshape(slopes.shape)
+
+    g_attention = None
+    if attention is not None:
+        g_attention = (grad.to(dtype) * best).sum(channel_dim, keepdim=True).to(attention.dtype)
+    return (
+        gx.to(x.dtype),
+        total(scaled * wide).to(slopes.dtype),
+        total(scaled).to(intercepts.dtype),
+        g_attention,
+    )

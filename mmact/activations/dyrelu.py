@@ -1,0 +1,314 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Dynamic ReLU, variants A, B and C: linear functions that a hyper function makes of the input.
+
+Paper: Chen, Dai, Liu, Chen, Yuan, Liu, Dynamic ReLU, ECCV 2020 (arXiv 2003.10027), sections 3
+and 4.
+
+Where the paper leaves a choice, or errs:
+
+- Eq. 4's alpha and beta are the coefficients' initial values only if the residual starts at 0. The
+  paper does not say how; the second linear layer starts at zero here. With the default alphas
+  and betas a network then starts as its ReLU twin, to the bit and with the same gradients.
+- The hyper function's first layer has C // R units (figure 2), at least one.
+- Where several of the linear functions meet, the last one gives the gradient: ReLU's at 0.
+- Section 4.1 multiplies the attention of Eq. 5 with slopes and intercepts. It is positive, so
+  that it can multiply their maximum instead; so it does.
+- The network sees all elements of a sample through the average: one NaN makes all of its sample
+  NaN, as in every layer that pools.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.dyrelu import dyrelu
+from ..ops.reference import opmath_dtype
+from .base import ChannelActivation, _positive_int
+
+
+class _DyReLU(ChannelActivation):
+    """What the variants share: the hyper function (section 3.2, Eq. 4, figure 2)."""
+
+    _per_channel = True  # whether every channel has its own coefficients
+
+    def __init__(
+        self,
+        num_channels: int | None = None,
+        K: int = 2,
+        reduction: int = 8,
+        alphas: Sequence[float] | None = None,
+        betas: Sequence[float] | None = None,
+        lambda_a: float = 1.0,
+        lambda_b: float = 0.5,
+        context_channels: int | None = None,
+        channel_dim: int | None = None,
+        inplace: bool = False,
+    ) -> None:
+        super().__init__(num_channels, channel_dim)
+        sizes = dict(K=K, reduction=reduction)
+        if context_channels is not None:
+            sizes['context_channels'] = context_channels
+        for name, value in sizes.items():
+            if not _positive_int(value):
+                raise ValueError(
+                    f'{type(self).__name__}: {name} must be a positive integer, got {value!r}'
+                )
+        self.K, self.reduction, self.context_channels = K, reduction, context_channels
+        self.alphas = self._numbers('alphas', [1.0] + [0.0] * (K - 1) if alphas is None else alphas)
+        self.betas = self._numbers('betas', [0.0] * K if betas is None else betas)
+        self.lambda_a, self.lambda_b = lambda_a, lambda_b
+        ranges = self._numbers('lambda_a and lambda_b', [lambda_a, lambda_b], 2)
+        # Eq. 4 for all coefficients at once, in the order of Eq. 2: slopes, then intercepts.
+        initial = torch.tensor(self.alphas + self.betas).unsqueeze(1)
+        scale = torch.tensor(ranges).repeat_interleave(K).unsqueeze(1)
+        self.register_buffer('_initial', initial, persistent=False)
+        self.register_buffer('_scale', scale, persistent=False)
+        if self.resolved:
+            self.build(self.num_channels)
+
+    def _numbers(self, name: str, values: Sequence[float], count: int | None = None) -> list[float]:
+        values = [float(value) for value in values]
+        count = self.K if count is None else count
+        if len(values) != count or not all(map(math.isfinite, values)):
+            raise ValueError(
+                f'{type(self).__name__}: {name} must be {count} finite numbers, got {values}'
+            )
+        return values
+
+    def build(self, num_channels: int) -> None:
+        """Creates the hyper function's two linear layers; the second starts at zero."""
+        seen = self.context_channels or num_channels
+        hidden = max(1, seen // self.reduction)
+        self.fc1 = nn.Linear(seen, hidden)
+        self.fc2 = nn.Linear(hidden, 2 * self.K * (num_channels if self._per_channel else 1))
+        nn.init.zeros_(self.fc2.weight)
+        nn.init.zeros_(self.fc2.bias)
+
+    def normalize(self, z: Tensor) -> Tensor:
+        """The residual, from -1 to 1: ``2 * sigmoid(z) - 1`` (section 3.2)."""
+        return 2 * z.sigmoid() - 1
+
+    def coefficients(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The hyper function: Eq. 2 and 4.
+
+        Args:
+            x: What it sees of each sample: (B, ..., C, ...), C at ``channel_dim``.
+
+        Returns:
+            Slopes and intercepts, (B, K, C) each; (B, K, 1) for :class:`DyReLUA`.
+        """
+        dim = self._dim(x, self.fc1.in_features, 'the hyper function sees')
+        pixels = [d for d in range(1, x.dim()) if d != dim]
+        # In float32 also under autocast: a sum of thousands of float16 may overflow.
+        dtype = opmath_dtype(x.dtype)
+        seen = x.mean(pixels, dtype=dtype) if pixels else x
+        z = self.fc2(F.relu(self.fc1(seen.to(self.fc1.weight.dtype))))
+        residual = self.normalize(z.to(dtype)).unflatten(1, (2 * self.K, -1))
+        values = self._initial.to(dtype) + self._scale.to(dtype) * residual
+        return values[:, : self.K], values[:, self.K :]
+
+    def attend(self, x: Tensor) -> Tensor | None:
+        """The attention of Eq. 5, of x's shape but with one channel; None for A and B."""
+        return None
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Applies the function.
+
+        Args:
+            x: (B, ..., C, ...), C at ``channel_dim``.
+            context: What the hyper function sees in place of x; with ``context_channels`` channels.
+
+        Returns:
+            Tensor of x's shape, dtype and memory format.
+
+        Raises:
+            RuntimeError: If the number of channels is not known.
+            ValueError: If x or context does not have the number of channels it should have.
+        """
+        self.require_resolved()
+        dim = self._dim(x, self.num_channels, 'the layer has')
+        slopes, intercepts = self.coefficients(x if context is None else context)
+        return dyrelu(x, slopes, intercepts, self.attend(x), dim)
+
+    def _dim(self, x: Tensor, channels: int, what: str) -> int:
+        """The dimension of x's channels, counted from the front."""
+        dim = 1 if self.channel_dim is None else self.channel_dim
+        if x.dim() < 2 or not -x.dim() <= dim < x.dim() or x.size(dim) != channels:
+            raise ValueError(
+                f'{type(self).__name__}: {what} {channels} channels, at dimension {dim}; got an '
+                f'input of shape {tuple(x.shape)}. Pass num_channels, channel_dim (-1 for '
+                f'channel-last tokens) and, if forward gets a context, context_channels'
+            )
+        return dim % x.dim()
+
+    def extra_repr(self) -> str:
+        return (
+            f'num_channels={self.num_channels}, K={self.K}, reduction={self.reduction}, '
+            f'alphas={self.alphas}, betas={self.betas}, lambda_a={self.lambda_a}, '
+            f'lambda_b={self.lambda_b}, context_channels={self.context_channels}, '
+            f'channel_dim={self.channel_dim}'
+        )
+
+
+class DyReLUB(_DyReLU):
+    """Dynamic ReLU, spatial-shared and channel-wise: ``max_k(a_k(x) * x + b_k(x))``.
+
+    The coefficients of every channel are made of all of the sample by a hyper function: average
+    over pixels, two linear layers with a ReLU between them, and the normalization of Eq. 4.
+
+    Args:
+        num_channels: Number of channels C; None to take it from the surroundings.
+        K: Number of linear functions.
+        reduction: R: the first linear layer has C // R units, but at least one.
+        alphas: K initial slopes; 1, 0, ..., 0 by default.
+        betas: K initial intercepts; zeros by default.
+        lambda_a: Range of the slopes around the initial ones (Eq. 4).
+        lambda_b: Range of the intercepts.
+        context_channels: Number of channels of what the hyper function sees, if that is a tensor of
+            its own (see ``forward``) and does not have C.
+        channel_dim: Dimension that holds the channels, not 0; None to take it from the
+            surroundings, and 1 where they do not tell.
+        inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
+
+    Shape:
+        Input and output: (B, C, ...), or with channels at another dimension than 0; dtype and
+        memory format are kept.
+
+    Attributes:
+        fc1, fc2: The linear layers; fc2 puts out 2 * K * C numbers in the order of Eq. 2.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        RuntimeError: In forward, if the number of channels is not known.
+
+    Example:
+        >>> act = DyReLUB(64)
+        >>> act(torch.randn(2, 64, 7, 7)).shape
+        torch.Size([2, 64, 7, 7])
+    """
+
+
+class DyReLUA(_DyReLU):
+    """Dynamic ReLU, spatial- and channel-shared: one function for each sample.
+
+    Args:
+        num_channels: Number of channels C; None to take it from the surroundings.
+        K: Number of linear functions.
+        reduction: R: the first linear layer has C // R units, but at least one.
+        alphas: K initial slopes; 1, 0, ..., 0 by default.
+        betas: K initial intercepts; zeros by default.
+        lambda_a: Range of the slopes around the initial ones (Eq. 4).
+        lambda_b: Range of the intercepts.
+        context_channels: As for :class:`DyReLUB`.
+        channel_dim: As for :class:`DyReLUB`.
+        inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
+
+    Shape:
+        Input and output: (B, C, ...), or with channels at another dimension than 0; dtype and
+        memory format are kept.
+
+    Attributes:
+        fc1, fc2: The linear layers; fc2 puts out 2 * K numbers.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        RuntimeError: In forward, if the number of channels is not known.
+    """
+
+    _per_channel = False
+
+
+class DyReLUC(_DyReLU):
+    """Dynamic ReLU, spatial- and channel-wise: :class:`DyReLUB` times an attention per pixel.
+
+    The attention (Eq. 5) is a 1x1 convolution to one channel, a softmax with temperature over the
+    pixels, scaled up and cut at 1.
+
+    Args:
+        num_channels: Number of channels C; None to take it from the surroundings.
+        K: Number of linear functions.
+        reduction: R: the first linear layer has C // R units, but at least one.
+        alphas: K initial slopes; 1, 0, ..., 0 by default.
+        betas: K initial intercepts; zeros by default.
+        lambda_a: Range of the slopes around the initial ones (Eq. 4).
+        lambda_b: Range of the intercepts.
+        temperature: tau of Eq. 5.
+        gamma: Average attention before the cut at 1: gamma of Eq. 5 in units of the number of
+            pixels, 1/3 in the paper.
+        context_channels: As for :class:`DyReLUB`.
+        channel_dim: As for :class:`DyReLUB`.
+        inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
+
+    Shape:
+        Input and output: (B, C, ...), or with channels at another dimension than 0; dtype and
+        memory format are kept.
+
+    Attributes:
+        fc1, fc2: The linear layers of the hyper function; fc2 puts out 2 * K * C numbers.
+        attention: The 1x1 convolution, as a linear layer over the channels.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        RuntimeError: In forward, if the number of channels is not known.
+    """
+
+    def __init__(
+        self,
+        num_channels: int | None = None,
+        K: int = 2,
+        reduction: int = 8,
+        alphas: Sequence[float] | None = None,
+        betas: Sequence[float] | None = None,
+        lambda_a: float = 1.0,
+        lambda_b: float = 0.5,
+        temperature: float = 10.0,
+        gamma: float = 1 / 3,
+        context_channels: int | None = None,
+        channel_dim: int | None = None,
+        inplace: bool = False,
+    ) -> None:
+        for name, value in dict(temperature=temperature, gamma=gamma).items():
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f'{type(self).__name__}: {name} must be positive, got {value!r}')
+        self.temperature, self.gamma = temperature, gamma
+        super().__init__(
+            num_channels,
+            K,
+            reduction,
+            alphas,
+            betas,
+            lambda_a,
+            lambda_b,
+            context_channels,
+            channel_dim,
+            inplace,
+        )
+
+    def build(self, num_channels: int) -> None:
+        """Creates the hyper function and the attention's 1x1 convolution."""
+        super().build(num_channels)
+        self.attention = nn.Linear(num_channels, 1)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The attention of Eq. 5, of x's shape but with one channel, float32 at least."""
+        dim = self._dim(x, self.num_channels, 'the layer has')
+        weight, bias = self.attention.weight, self.attention.bias
+        x = x.to(weight.dtype)
+        last = x.movedim(dim, -1)
+        # The two ways are equal; each is the one that does not copy x.
+        if dim != 1 or last.is_contiguous():
+            z = F.linear(last, weight, bias).movedim(-1, dim)
+        else:
+            z = (weight @ x.flatten(2) + bias).unflatten(2, x.shape[2:])
+        flat = z.to(opmath_dtype(z.dtype)).flatten(1) / self.temperature
+        scaled = self.gamma * flat.size(1) * flat.softmax(1)
+        return scaled.clamp(max=1).reshape(z.shape)
+
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, temperature={self.temperature}, gamma={self.gamma}'

@@ -1,0 +1,143 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""``mmact::dyrelu``: the largest of K linear functions whose coefficients depend on the sample.
+
+Paper: Chen, Dai, Liu, Chen, Yuan, Liu, Dynamic ReLU, ECCV 2020, Eq. 1 and 5.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+from ._library import LIBRARY, check_dtype, define, dense, once_differentiable
+
+#: Largest K that the kernels take; above it the eager form runs.
+MAX_FUNCTIONS = 16
+
+
+def _eager(x, slopes, intercepts, attention, channel_dim):
+    return dense(x, reference.dyrelu(x, slopes, intercepts, attention, channel_dim))
+
+
+def _eager_bwd(grad, x, slopes, intercepts, attention, channel_dim):
+    gx, g_slopes, g_intercepts, g_attention = reference.dyrelu_bwd(
+        grad, x, slopes, intercepts, attention, channel_dim
+    )
+    if g_attention is None:
+        g_attention = x.new_empty(0)
+    return dense(x, gx), g_slopes, g_intercepts, g_attention
+
+
+def _fake(x, slopes, intercepts, attention, channel_dim):
+    return torch.empty_like(x)
+
+
+def _fake_bwd(grad, x, slopes, intercepts, attention, channel_dim):
+    return (
+        torch.empty_like(x),
+        slopes.new_empty(slopes.shape),
+        intercepts.new_empty(intercepts.shape),
+        x.new_empty(0) if attention is None else attention.new_empty(attention.shape),
+    )
+
+
+define(
+    'dyrelu(Tensor x, Tensor slopes, Tensor intercepts, Tensor? attention, int channel_dim) '
+    '-> Tensor',
+    _eager,
+    _fake,
+)
+# Without attention, the last result is empty.
+define(
+    'dyrelu_bwd(Tensor grad, Tensor x, Tensor slopes, Tensor intercepts, Tensor? attention, '
+    'int channel_dim) -> (Tensor, Tensor, Tensor, Tensor)',
+    _eager_bwd,
+    _fake_bwd,
+)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.channel_dim = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad):
+    tensors = ctx.saved_tensors
+    *grads, g_attention = torch.ops.mmact.dyrelu_bwd(grad, *tensors, ctx.channel_dim)
+    return (*grads, None if tensors[3] is None else g_attention, None)
+
+
+torch.library.register_autograd(
+    'mmact::dyrelu', _backward, setup_context=_setup_context, lib=LIBRARY
+)
+once_differentiable('dyrelu')
+
+
+def dyrelu(
+    x: Tensor,
+    slopes: Tensor,
+    intercepts: Tensor,
+    attention: Tensor | None = None,
+    channel_dim: int = 1,
+) -> Tensor:
+    """Dynamic ReLU: ``attention * max_k(slopes[k] * x + intercepts[k])``, Eq. 1.
+
+    The coefficients belong to a sample, and to a channel of it or to all of them; the hyper
+    function that makes them of x is in :mod:`mmact.activations.dyrelu`. Forward reads x once;
+    backward keeps no other tensor of x's size, reads x once and finds again which function was the
+    largest.
+
+    Args:
+        x: (B, ..., C, ...): samples at dimension 0, channels at ``channel_dim``; float16, bfloat16,
+            float32 or float64.
+        slopes: a, (B, K, C); (B, K, 1) for all channels.
+        intercepts: b, of the shape of slopes.
+        attention: pi of Eq. 5, of x's shape but with one channel. It multiplies slopes and
+            intercepts, which, being positive, it does by multiplying the largest value. None for 1.
+        channel_dim: Dimension of x that holds the channels, not 0.
+
+    Returns:
+        Tensor of x's shape, dtype and memory format. Where several functions meet, the last one
+        gives the gradient: with coefficients of ReLU it is PyTorch's at 0. NaN gives NaN; an
+        infinite x does too if a slope is exactly 0.
+
+        Differentiable in x, slopes, intercepts and attention.
+
+    Raises:
+        TypeError: If x has another dtype.
+        ValueError: If shapes do not fit each other or x, or channel_dim is 0 or not a dimension.
+    """
+    check_dtype('dyrelu', x)
+    shape = tuple(x.shape)
+    if not -x.dim() <= channel_dim < x.dim() or channel_dim % x.dim() == 0:
+        raise ValueError(
+            f'dyrelu: channel_dim={channel_dim} must be a dimension of x of shape {shape} other '
+            f'than 0, which holds the samples'
+        )
+    channel_dim %= x.dim()
+    channels = x.size(channel_dim)
+    fits = slopes.dim() == 3 and slopes.size(0) == x.size(0) and slopes.size(1) > 0
+    if not fits or slopes.size(2) not in (1, channels):
+        raise ValueError(
+            f'dyrelu: slopes must have shape (B, K, C) or (B, K, 1) with B={x.size(0)} and '
+            f'C={channels} to go with x of shape {shape}, got {tuple(slopes.shape)}'
+        )
+    if intercepts.shape != slopes.shape:
+        raise ValueError(
+            f'dyrelu: intercepts must have the shape of slopes, {tuple(slopes.shape)}, '
+            f'got {tuple(intercepts.shape)}'
+        )
+    if attention is not None:
+        wanted = (*shape[:channel_dim], 1, *shape[channel_dim + 1 :])
+        if attention.shape != wanted:
+            raise ValueError(
+                f'dyrelu: attention must have shape {wanted} to go with x of shape {shape}, '
+                f'got {tuple(attention.shape)}'
+            )
+        # The kernels sum over pixels within a channel only.
+        slopes, intercepts = (t.expand(-1, -1, channels) for t in (slopes, intercepts))
+    if slopes.size(1) > MAX_FUNCTIONS:
+        return reference.dyrelu(x, slopes, intercepts, attention, channel_dim)
+    return torch.ops.mmact.dyrelu(x, slopes, intercepts, attention, channel_dim)
