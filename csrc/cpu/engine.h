@@ -130,6 +130,7 @@ struct LaneTile {
 
 // Forward ----------------------------------------------------------------------------------------
 
+// f(x, i) gives the values of the vector of elements from number i of the tile on.
 template <class St, class F, class Tile>
 MMACT_HD inline void forward_tile(const Task& task, const F& f, const Tile& tile) {
   using T = typename St::Value;
@@ -147,7 +148,7 @@ MMACT_HD inline void forward_tile(const Task& task, const F& f, const Tile& tile
     tile.read(task.x, buffer);
   }
   for (int64_t i = 0; i < tile.size(); i += S::kWidth)
-    S::store(to + i, f(S::load(from + i), tile.index(i)));
+    S::store(to + i, f(S::load(from + i), i));
   if (at < 0) tile.write(buffer, task.out);
 }
 
@@ -202,19 +203,21 @@ struct BackwardTile {
   }
 };
 
-// For formulas that add every element to the same few sums, which stay in registers.
-template <class St, class F, class Tile, class Flush>
-MMACT_HD inline void backward_sums(const Task& task, const F& f, const Tile& tile, Flush flush) {
+// For formulas that add every element to the same `count` sums, at most kSums, which stay in
+// registers. f(x, grad, i, sums) gives the gradient of the elements from number i of the tile on.
+template <class St, int kSums, class F, class Tile, class Flush>
+MMACT_HD inline void backward_sums(const Task& task, const F& f, const Tile& tile, int count,
+                                   Flush flush) {
   using T = typename St::Value;
   using S = Simd<T>;
   alignas(64) T x_buffer[kTile], grad_buffer[kTile];
   const BackwardTile<St, Tile> at(task, tile, x_buffer, grad_buffer);
-  typename S::V sums[F::kSums];
-  for (int e = 0; e < f.sums(); ++e) sums[e] = S::set(0);
+  typename S::V sums[kSums];
+  for (int e = 0; e < count; ++e) sums[e] = S::set(0);
   for (int64_t i = 0; i < tile.size(); i += S::kWidth)
-    S::store(at.out + i, f.backward(S::load(at.x + i), S::load(at.grad + i), tile.index(i), sums));
+    S::store(at.out + i, f(S::load(at.x + i), S::load(at.grad + i), i, sums));
   if (at.buffered) tile.write(x_buffer, task.out);
-  for (int e = 0; e < f.sums(); ++e) flush(e, sums[e]);
+  for (int e = 0; e < count; ++e) flush(e, sums[e]);
 }
 
 // Adds to kBins bins, starting with `first`, the terms of the elements that belong to them. The

@@ -41,11 +41,32 @@ struct PauKernels {
   PauRun forward, backward;
 };
 
+// What a Dynamic ReLU kernel works on.
+struct DyreluTask {
+  static constexpr int64_t kBlock = 64;  // channels in a work item; whole vectors
+  // One sample: pointers to the first; a chunk is a run of pixels. Column `sample * columns +
+  // channel` of sums and table is a channel's.
+  Task task;
+  int64_t samples, columns, num_blocks;
+  int functions;
+  // (samples, pixels), in the storage type's arithmetic; null for 1.
+  const void* attention;
+  void* grad_attention;  // (num_blocks, samples, pixels): partial sums; null without attention
+};
+
+using DyreluRun = void (*)(Storage storage, const DyreluTask& task, const RowTable& table,
+                           int64_t begin, int64_t end);
+
+struct DyreluKernels {
+  DyreluRun forward, backward;
+};
+
 #define MMACT_DECLARE_KERNELS(isa)                              \
   namespace isa {                                               \
   extern const PwluKernels pwlu_kernels;                        \
   extern const PiecewiseLinearKernels piecewise_linear_kernels; \
   extern const PauKernels pau_kernels;                          \
+  extern const DyreluKernels dyrelu_kernels;                    \
   }
 MMACT_DECLARE_KERNELS(portable)
 #if defined(__x86_64__)

@@ -28,7 +28,7 @@ struct PauForward {
       const auto f = load_pau<T, kUsual, kNoise, kLanes>(table, settings, tile.channel);
       forward_tile<St>(
           task,
-          [&](typename S::V x, typename S::U index) MMACT_LAMBDA { return f.forward(x, index); },
+          [&](typename S::V x, int64_t i) MMACT_LAMBDA { return f.forward(x, tile.index(i)); },
           tile);
     });
   }
@@ -39,9 +39,15 @@ struct PauBackward {
   static void run(const Task& task, const RowTable& table, const PauSettings& settings,
                   int64_t begin, int64_t end) {
     using T = typename St::Value;
+    using V = typename Simd<T>::V;
     for_each_tile<St, kLanes>(task, begin, end, [&](const auto& tile, int64_t chunk) MMACT_LAMBDA {
       const auto f = load_pau<T, kUsual, kNoise, kLanes>(table, settings, tile.channel);
-      backward_sums<St>(task, f, tile, Flush<T, kLanes>::to(task, chunk, tile.channel, f.sums()));
+      constexpr int kSums = decltype(f)::kSums;
+      backward_sums<St, kSums>(
+          task,
+          [&](V x, V grad, int64_t i, V(&sums)[kSums])
+              MMACT_LAMBDA { return f.backward(x, grad, tile.index(i), sums); },
+          tile, f.sums(), Flush<T, kLanes>::to(task, chunk, tile.channel, f.sums()));
     });
   }
 };

@@ -26,7 +26,7 @@ struct PiecewiseLinearForward {
     for_each_tile<St, kLanes>(task, begin, end, [&](const auto& tile, int64_t) MMACT_LAMBDA {
       const auto f = load_piecewise_linear<T, kCount, kLanes>(table, count, tile.channel);
       forward_tile<St>(
-          task, [&](typename S::V x, typename S::U) MMACT_LAMBDA { return f.forward(x); }, tile);
+          task, [&](typename S::V x, int64_t) MMACT_LAMBDA { return f.forward(x); }, tile);
     });
   }
 };

@@ -29,13 +29,12 @@ void pwlu_forward(const Task& task, const PwluTable<typename St::Value>& p, bool
                   int64_t begin, int64_t end) {
   using S = Simd<typename St::Value>;
   using V = typename S::V;
-  using U = typename S::U;
   for_each_tile<St, kLanes>(task, begin, end, [&](const auto& tile, int64_t) MMACT_LAMBDA {
     const auto f = load_pwlu<Table>(p, tile.channel, kLanes);
     if (inference)
-      forward_tile<St>(task, [&](V x, U) MMACT_LAMBDA { return f.inference(x); }, tile);
+      forward_tile<St>(task, [&](V x, int64_t) MMACT_LAMBDA { return f.inference(x); }, tile);
     else
-      forward_tile<St>(task, [&](V x, U) MMACT_LAMBDA { return f.forward(x); }, tile);
+      forward_tile<St>(task, [&](V x, int64_t) MMACT_LAMBDA { return f.forward(x); }, tile);
   });
 }
 

@@ -1,0 +1,127 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the CPU's and the GPU's mmact::dyrelu share: how x lies in memory, and from arguments to the
+// kernel's table and from its sums to gradients.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <optional>
+#include <tuple>
+
+#include "checks.h"
+#include "dense.h"
+#include "formulas/max_affine.h"
+
+namespace mmact {
+
+inline void check_dyrelu(const at::Tensor& x, const at::Tensor& slopes,
+                         const at::Tensor& intercepts, const std::optional<at::Tensor>& attention,
+                         int64_t channel_dim) {
+  constexpr const char* kOp = "dyrelu";
+  TORCH_CHECK(x.dim() >= 2 && 0 < channel_dim && channel_dim < x.dim(), kOp,
+              ": x must have samples at dimension 0 and channels at channel_dim, got shape ",
+              x.sizes(), " and channel_dim ", channel_dim);
+  const int64_t samples = x.size(0), channels = x.size(channel_dim), groups = slopes.size(-1);
+  TORCH_CHECK(slopes.dim() == 3 && slopes.size(0) == samples && slopes.size(1) >= 1 &&
+                  slopes.size(1) <= kMaxFunctions &&
+                  (groups == channels || (groups == 1 && !attention)),
+              kOp, ": slopes must have shape (", samples, ", K, ", channels, " or 1), got ",
+              slopes.sizes());
+  TORCH_CHECK(intercepts.sizes() == slopes.sizes(), kOp,
+              ": intercepts must have the shape of slopes, got ", intercepts.sizes());
+  TORCH_CHECK(is_supported(x.scalar_type()), kOp,
+              ": x must be floating-point of 16, 32 or 64 bits, got ", x.scalar_type());
+  const auto check_like = [&](const char* name, const at::Tensor& t) {
+    TORCH_CHECK(t.device() == x.device() && is_supported(t.scalar_type()), kOp, ": ", name,
+                " must be floating-point of 16, 32 or 64 bits on ", x.device(), ", got ",
+                t.scalar_type(), " on ", t.device());
+  };
+  check_like("slopes", slopes);
+  check_like("intercepts", intercepts);
+  if (!attention) return;
+  check_like("attention", *attention);
+  TORCH_CHECK(attention->dim() == x.dim(), kOp, ": attention must have ", x.dim(),
+              " dimensions, got ", attention->dim());
+  for (int64_t d = 0; d < x.dim(); ++d)
+    TORCH_CHECK(attention->size(d) == (d == channel_dim ? 1 : x.size(d)), kOp,
+                ": attention must have the shape of x with one channel, got ", attention->sizes());
+}
+
+// A dense tensor seen as (samples, channels, pixels), or (samples, pixels, channels) if
+// channels_last. The channels are the groups that have coefficients of their own.
+struct Samples {
+  int64_t samples, channels, pixels;
+  bool channels_last;
+
+  int64_t size() const { return channels * pixels; }  // elements of a sample
+};
+
+// How t's memory is seen so; nothing if it cannot be.
+inline std::optional<Samples> samples_in(const at::Tensor& t, int64_t groups,
+                                         int64_t channel_dim) {
+  const int64_t samples = t.size(0), size = t.numel() / samples;
+  if (groups == 1 && t.size(channel_dim) > 1) {
+    if (!t.is_non_overlapping_and_dense() || (samples > 1 && t.stride(0) != size)) return {};
+    return Samples{samples, 1, size, false};
+  }
+  if (groups > 1 && t.movedim(channel_dim, -1).is_contiguous())
+    return Samples{samples, groups, size / groups, true};
+  if (t.movedim(channel_dim, 1).is_contiguous())
+    return Samples{samples, groups, size / groups, false};
+  return {};
+}
+
+// Where a kernel reads tensors like x, which must not be empty, and writes one.
+class Arrangement {
+ public:
+  Arrangement(const at::Tensor& x, int64_t groups, int64_t channel_dim)
+      : result_(at::empty_like(x)), out_(result_), channel_dim_(channel_dim) {
+    auto found = samples_in(result_, groups, channel_dim);
+    if (!found) {  // channels between other dimensions, or samples that are not apart
+      moved_ = true;
+      out_ = at::empty(x.movedim(channel_dim, 1).sizes(), x.options());
+      found = samples_in(out_, groups, 1);
+    }
+    samples = *found;
+  }
+
+  Samples samples;
+
+  at::Tensor read(const at::Tensor& t) const {
+    return moved_ ? t.movedim(channel_dim_, 1).contiguous() : with_strides_of(t, result_);
+  }
+  at::Tensor& out() { return out_; }
+  // What was written, in the strides of at::empty_like(x).
+  at::Tensor finish() {
+    if (moved_) result_.copy_(out_.movedim(1, channel_dim_));
+    return result_;
+  }
+
+ private:
+  at::Tensor result_, out_;
+  int64_t channel_dim_;
+  bool moved_ = false;
+};
+
+// The table of formulas/max_affine.h, (2 K, samples, channels).
+inline at::Tensor dyrelu_numbers(const at::Tensor& slopes, const at::Tensor& intercepts) {
+  return at::cat({slopes, intercepts}, 1).transpose(0, 1);
+}
+
+// `sums`: (2 K, samples, channels), in the order of the table.
+inline std::tuple<at::Tensor, at::Tensor> dyrelu_gradients(const at::Tensor& sums,
+                                                           const at::Tensor& slopes,
+                                                           const at::Tensor& intercepts) {
+  const at::Tensor by_sample = sums.transpose(0, 1);
+  const int64_t count = slopes.size(1);
+  const auto part = [&](int64_t first, const at::Tensor& like) {
+    return by_sample.narrow(1, first, count)
+        .to(like.scalar_type())
+        .contiguous();
+  };
+  return {part(0, slopes), part(count, intercepts)};
+}
+
+}  // namespace mmact
