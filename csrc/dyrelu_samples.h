@@ -16,6 +16,35 @@
 
 namespace mmact {
 
+inline void check_squeeze(const at::Tensor& x, const std::optional<at::Tensor>& weight,
+                          int64_t channel_dim) {
+  constexpr const char* kOp = "dyrelu_squeeze";
+  TORCH_CHECK(x.dim() >= 2 && 0 < channel_dim && channel_dim < x.dim(), kOp,
+              ": x must have samples at dimension 0 and channels at channel_dim, got shape ",
+              x.sizes(), " and channel_dim ", channel_dim);
+  TORCH_CHECK(is_supported(x.scalar_type()), kOp,
+              ": x must be floating-point of 16, 32 or 64 bits, got ", x.scalar_type());
+  TORCH_CHECK(!weight || (weight->dim() == 1 && weight->size(0) == x.size(channel_dim) &&
+                          weight->device() == x.device() && is_supported(weight->scalar_type())),
+              kOp, ": weight must be floating-point of shape (", x.size(channel_dim), ") on ",
+              x.device());
+}
+
+inline void check_squeeze_bwd(const at::Tensor& grad_x, const std::optional<at::Tensor>& x,
+                              const at::Tensor& grad_mean,
+                              const std::optional<at::Tensor>& grad_logits,
+                              const std::optional<at::Tensor>& weight, int64_t channel_dim) {
+  check_squeeze(grad_x, weight, channel_dim);
+  if (x) check_grad(grad_x, *x);
+  const int64_t channels = grad_x.size(channel_dim);
+  TORCH_CHECK(!weight || (x && grad_logits && grad_logits->numel() * channels == grad_x.numel()),
+              "dyrelu_squeeze: a weight needs x and grad_logits");
+  TORCH_CHECK(grad_mean.dim() == 2 && grad_mean.size(0) == grad_x.size(0) &&
+                  grad_mean.size(1) == channels,
+              "dyrelu_squeeze: grad_mean must have shape (", grad_x.size(0), ", ", channels,
+              "), got ", grad_mean.sizes());
+}
+
 inline void check_dyrelu(const at::Tensor& x, const at::Tensor& slopes,
                          const at::Tensor& intercepts, const std::optional<at::Tensor>& attention,
                          int64_t channel_dim) {
@@ -73,34 +102,44 @@ inline std::optional<Samples> samples_in(const at::Tensor& t, int64_t groups,
   return {};
 }
 
-// Where a kernel reads tensors like x, which must not be empty, and writes one.
+// How kernels read and write tensors like x, which must not be empty.
 class Arrangement {
  public:
+  Samples samples;
+
   Arrangement(const at::Tensor& x, int64_t groups, int64_t channel_dim)
-      : result_(at::empty_like(x)), out_(result_), channel_dim_(channel_dim) {
-    auto found = samples_in(result_, groups, channel_dim);
+      : x_(x),
+        like_(at::empty_like(x, x.options().device(at::kMeta))),
+        channel_dim_(channel_dim) {
+    auto found = samples_in(like_, groups, channel_dim);
     if (!found) {  // channels between other dimensions, or samples that are not apart
       moved_ = true;
-      out_ = at::empty(x.movedim(channel_dim, 1).sizes(), x.options());
-      found = samples_in(out_, groups, 1);
+      like_ = at::empty(x.movedim(channel_dim, 1).sizes(), like_.options());
+      found = samples_in(like_, groups, 1);
     }
     samples = *found;
   }
 
-  Samples samples;
-
+  // t, or a copy, in the strides that kernels read.
   at::Tensor read(const at::Tensor& t) const {
-    return moved_ ? t.movedim(channel_dim_, 1).contiguous() : with_strides_of(t, result_);
+    return with_strides_of(moved_ ? t.movedim(channel_dim_, 1) : t, like_);
   }
-  at::Tensor& out() { return out_; }
-  // What was written, in the strides of at::empty_like(x).
-  at::Tensor finish() {
-    if (moved_) result_.copy_(out_.movedim(1, channel_dim_));
-    return result_;
+  // For the result of a kernel.
+  at::Tensor empty() const {
+    return at::empty_strided(like_.sizes(), like_.strides(), x_.options());
+  }
+  // The result in the strides of at::empty_like(x).
+  at::Tensor result(const at::Tensor& out) const {
+    return moved_ ? at::empty_like(x_).copy_(out.movedim(1, channel_dim_)) : out;
+  }
+  // Makes a tensor equal to the result; nothing to do where the kernel wrote to it.
+  void write(const at::Tensor& out, at::Tensor& to) const {
+    if (!out.is_same(to)) to.copy_(moved_ ? out.movedim(1, channel_dim_) : out);
   }
 
  private:
-  at::Tensor result_, out_;
+  const at::Tensor& x_;
+  at::Tensor like_;  // without memory
   int64_t channel_dim_;
   bool moved_ = false;
 };
@@ -108,6 +147,21 @@ class Arrangement {
 // The table of formulas/max_affine.h, (2 K, samples, channels).
 inline at::Tensor dyrelu_numbers(const at::Tensor& slopes, const at::Tensor& intercepts) {
   return at::cat({slopes, intercepts}, 1).transpose(0, 1);
+}
+
+// The table of dyrelu_squeeze's backward, (2, samples, channels): the gradient of every element of a
+// channel, and the weight.
+inline at::Tensor squeeze_numbers(const at::Tensor& grad_mean,
+                                  const std::optional<at::Tensor>& weight, int64_t pixels) {
+  const at::Tensor share = grad_mean.to(at::kDouble).div(static_cast<double>(pixels));
+  return at::stack(
+      {share, weight ? weight->to(at::kDouble).expand_as(share) : at::zeros_like(share)});
+}
+
+inline std::vector<int64_t> one_channel(const at::Tensor& x, int64_t channel_dim) {
+  auto sizes = x.sizes().vec();
+  sizes[channel_dim] = 1;
+  return sizes;
 }
 
 // `sums`: (2 K, samples, channels), in the order of the table.

@@ -24,10 +24,11 @@ if find_spec('mmact') is None:  # a clone that is not installed
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mmact
-from mmact.activations import PAU, PWLU, RPAU, AReLU
+from mmact.activations import PAU, PWLU, RPAU, AReLU, DyReLUA, DyReLUB, DyReLUC
 from mmact.ops import reference
 
 
@@ -57,6 +58,29 @@ class EagerPAU(PAU):
         return p / (1 + q.abs())
 
 
+class EagerDyReLUB(DyReLUB):
+    """Dynamic ReLU B in plain PyTorch operations, as one would write it without a kernel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        slopes, intercepts = (t[..., None, None] for t in self.coefficients(x.mean((2, 3))))
+        return (slopes * x.unsqueeze(1) + intercepts).amax(1)
+
+
+class EagerDyReLUC(EagerDyReLUB, DyReLUC):
+    """Dynamic ReLU C in plain PyTorch operations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = F.conv2d(x, self.attention.weight[..., None, None])
+        return super().forward(x) * self.attend(logits)
+
+
+def mmdet_dyrelu(channels: int) -> nn.Module:
+    """MMDetection's Dynamic ReLU, which DyHead uses."""
+    from mmdet.models.layers import DyReLU
+
+    return DyReLU(channels)
+
+
 def compiled(make: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
     """The same candidate through torch.compile."""
     return lambda channels: torch.compile(make(channels), fullgraph=True)
@@ -78,7 +102,17 @@ CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
     'PAU eager': lambda channels: EagerPAU(),
     'PAU eager, compiled': compiled(lambda channels: EagerPAU()),
     'RPAU': lambda channels: RPAU(),
+    'DyReLUA': DyReLUA,
+    'DyReLUB': DyReLUB,
+    'DyReLUB eager': EagerDyReLUB,
+    'DyReLUB eager, compiled': compiled(EagerDyReLUB),
+    'DyReLUC': DyReLUC,
+    'DyReLUC eager': EagerDyReLUC,
+    'DyReLUC eager, compiled': compiled(EagerDyReLUC),
 }
+if find_spec('mmdet'):
+    CANDIDATES['mmdet DyReLU'] = mmdet_dyrelu
+
 FORMATS = {'contiguous': torch.contiguous_format, 'channels_last': torch.channels_last}
 
 
@@ -164,6 +198,23 @@ def saved_inputs(module: nn.Module, x: Tensor) -> float:
     return sum(storages.values()) / (x.numel() * x.element_size())
 
 
+def peak_memory(module: nn.Module, x: Tensor, grad: Tensor) -> float:
+    """Most memory that forward and backward hold at a time, in sizes of the input.
+
+    Input, its gradient's gradient and parameters, which are there before, do not count.
+    """
+    with torch.profiler.profile(profile_memory=True) as profile:
+        module(x).backward(grad)
+        x.grad = None
+    held = peak = 0
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        if (event.device_type() == torch.profiler.DeviceType.CPU) == (x.device.type == 'cpu'):
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak / (x.numel() * x.element_size())
+
+
 def measure(modules: dict[str, nn.Module], x: Tensor, grad: Tensor, repeat: int) -> list[dict]:
     """Times forward in evaluation and forward with backward in training, interleaved."""
     device = x.device.type
@@ -188,7 +239,11 @@ def measure(modules: dict[str, nn.Module], x: Tensor, grad: Tensor, repeat: int)
                 times[name][kind].append(seconds(lambda r=run, m=module: r(m), device))
     rows = []
     for name, module in modules.items():
-        row = {'name': name, 'saved': saved_inputs(module, x)}
+        row = {
+            'name': name,
+            'saved': saved_inputs(module, x),
+            'peak': peak_memory(module, x, grad),
+        }
         for kind, values in times[name].items():
             ratios = torch.tensor(values) / torch.tensor(times['nn.ReLU'][kind])
             low, middle, high = ratios.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
@@ -204,8 +259,9 @@ def measure(modules: dict[str, nn.Module], x: Tensor, grad: Tensor, repeat: int)
 def table(rows: list[dict]) -> str:
     """The rows as a Markdown table."""
     lines = [
-        '| | forward (eval), ms | x ReLU | forward+backward, ms | x ReLU | kept for backward |',
-        '|---|---|---|---|---|---|',
+        '| | forward (eval), ms | x ReLU | forward+backward, ms | x ReLU '
+        '| kept for backward | peak memory |',
+        '|---|---|---|---|---|---|---|',
     ]
     for row in rows:
         cells = [row['name']]
@@ -213,7 +269,7 @@ def table(rows: list[dict]) -> str:
             low, high = row[kind]['quartiles']
             cells.append(f'{row[kind]["ms"]:.3f}')
             cells.append(f'{row[kind]["ratio"]:.2f} ({low:.2f} to {high:.2f})')
-        cells.append(f'{row["saved"]:.2f} inputs')
+        cells += [f'{row["saved"]:.2f} inputs', f'{row["peak"]:.2f} inputs']
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 

@@ -1,194 +1,147 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Dynamic ReLU on the CPU engine. Included once per instruction set, after engine.h and inside its
-// namespace.
-//
-// A work item is a run of pixels of one sample in a block of channels: the pixels' attention is
-// read once for all channels of the block, and its gradient summed over them in L1.
+// Dynamic ReLU on the CPU engine for samples. Included once per instruction set, after samples.h and
+// inside its namespace.
 
-template <class T>
-struct PixelBuffer {
-  alignas(64) T values[kTile];
-
-  MMACT_HD void fill(const T* from, int64_t count, T rest) {
-    for (int64_t i = 0; i < count; ++i) values[i] = from[i];
-    for (int64_t i = count; i < kTile; ++i) values[i] = rest;
-  }
-};
-
-// What a work item works on.
-struct DyreluPlace {
-  int64_t sample, chunk, block;
-  int64_t begin, end;    // pixels
-  int64_t first, last;   // channels
-
-  MMACT_HD DyreluPlace(const DyreluTask& d, int64_t item) {
-    const int64_t pixels = d.task.outer * d.task.inner;
-    block = item % d.num_blocks;
-    chunk = item / d.num_blocks % d.task.num_chunks;
-    sample = item / d.num_blocks / d.task.num_chunks;
-    begin = chunk * d.task.chunk;
-    end = begin + d.task.chunk < pixels ? begin + d.task.chunk : pixels;
-    first = block * DyreluTask::kBlock;
-    last = first + DyreluTask::kBlock < d.task.channels ? first + DyreluTask::kBlock
-                                                        : d.task.channels;
-  }
-  // The sample as a task of its own.
-  template <class Raw>
-  MMACT_HD Task task(const DyreluTask& d) const {
-    const int64_t start = sample * d.task.outer * d.task.channels * d.task.inner;
-    Task task = d.task;
-    task.x = static_cast<const Raw*>(task.x) + start;
-    task.grad = static_cast<const Raw*>(task.grad) + start;
-    task.out = static_cast<Raw*>(task.out) + start;
-    return task;
-  }
-  template <class T>
-  MMACT_HD void read_attention(const DyreluTask& d, PixelBuffer<T>& to) const {
-    const T* const from = static_cast<const T*>(d.attention);
-    const int64_t start = sample * d.task.outer * d.task.inner + begin;
-    to.fill(from == nullptr ? nullptr : from + start, from == nullptr ? 0 : end - begin, 1);
-  }
-};
-
-template <class St, int kCount, bool kLanes>
-struct DyreluTile {
-  using T = typename St::Value;
+// Two functions, as in the paper's experiments, stay in registers.
+template <class T, int kCount, class Rows>
+MMACT_HD inline auto load_dyrelu(const Rows& rows, int count) {
   using S = Simd<T>;
-  using V = typename S::V;
-  static constexpr int kStep = kLanes ? S::kWidth : 1;  // channels
-
-  // The functions of the tile's channels.
-  MMACT_HD static auto load(const DyreluTask& d, const RowTable& table, int64_t column) {
-    using Memory = MemoryRows<T, kLanes>;
-    const Memory rows{static_cast<const T*>(table.numbers) + column, table.stride};
-    if constexpr (kCount > 0) {
-      using Local = LocalRows<V, 2 * kCount>;
-      return MaxAffine<S, kCount, Local>{Local::load(rows), kCount};
-    } else {
-      return MaxAffine<S, 0, Memory>{rows, d.functions};
-    }
+  if constexpr (kCount > 0) {
+    using Local = LocalRows<typename S::V, 2 * kCount>;
+    return MaxAffine<S, kCount, Local>{Local::load(rows), kCount};
+  } else {
+    return MaxAffine<S, 0, Rows>{rows, count};
   }
-  MMACT_HD static auto make(const Task& task, int64_t channel, const DyreluPlace& place) {
-    if constexpr (kLanes)
-      return LaneTile<St>{task, channel, place.begin, place.end};
-    else
-      return ChannelTile<St>{task, channel, place.begin, place.end};
-  }
-  // The attention of the vector of elements from number i of the tile on.
-  MMACT_HD static V attention(const PixelBuffer<T>& pixels, int64_t i) {
-    if constexpr (kLanes)
-      return S::set(pixels.values[i / S::kWidth]);
-    else
-      return S::load(pixels.values + i);
-  }
-};
+}
 
 template <class St, int kCount, bool kAttention, bool kLanes>
 struct DyreluForward {
-  static void run(const DyreluTask& d, const RowTable& table, int64_t begin, int64_t end) {
+  static void run(const SamplesTask& s, const RowTable& table, int count, int64_t begin,
+                  int64_t end) {
     using T = typename St::Value;
-    using Tile = DyreluTile<St, kCount, kLanes>;
-    using V = typename Tile::V;
-    PixelBuffer<T> attention;
-    for (int64_t item = begin; item < end; ++item) {
-      const DyreluPlace place(d, item);
-      const Task task = place.task<typename St::Raw>(d);
-      if constexpr (kAttention) place.read_attention(d, attention);
-      for (int64_t channel = place.first; channel < place.last; channel += Tile::kStep) {
-        const auto f = Tile::load(d, table, place.sample * d.columns + channel);
-        forward_tile<St>(
-            task,
-            [&](V x, int64_t i) MMACT_LAMBDA {
-              V which;
-              const V y = f.evaluate(x, which);
-              if constexpr (kAttention) return y * Tile::attention(attention, i);
-              return y;
-            },
-            Tile::make(task, channel, place));
-      }
-    }
+    using V = typename Simd<T>::V;
+    for_each_samples_tile<St, kLanes, kAttention, false>(
+        s, begin, end, [&](const auto& at) MMACT_LAMBDA {
+          const auto f = load_dyrelu<T, kCount>(at.rows(table), count);
+          forward_tile<St>(
+              at.task,
+              [&](V x, int64_t i) MMACT_LAMBDA {
+                V which;
+                const V y = f.evaluate(x, which);
+                if constexpr (kAttention) return y * at.pixel(i);
+                return y;
+              },
+              at.tile());
+        });
   }
 };
 
 template <class St, int kCount, bool kAttention, bool kLanes>
 struct DyreluBackward {
-  static void run(const DyreluTask& d, const RowTable& table, int64_t begin, int64_t end) {
+  static void run(const SamplesTask& s, const RowTable& table, int count, int64_t begin,
+                  int64_t end) {
     using T = typename St::Value;
-    using S = Simd<T>;
-    using Tile = DyreluTile<St, kCount, kLanes>;
-    using V = typename Tile::V;
-    const int entries = 2 * d.functions;
-    PixelBuffer<T> attention, grad_attention;
-    for (int64_t item = begin; item < end; ++item) {
-      const DyreluPlace place(d, item);
-      const Task task = place.task<typename St::Raw>(d);
-      if constexpr (kAttention) {
-        place.read_attention(d, attention);
-        grad_attention.fill(nullptr, 0, 0);
-      }
-      for (int64_t channel = place.first; channel < place.last; channel += Tile::kStep) {
-        const int64_t column = place.sample * d.columns + channel;
-        const auto f = Tile::load(d, table, column);
-        constexpr int kSums = decltype(f)::kSums;
-        backward_sums<St, kSums>(
-            task,
-            [&](V x, V grad, int64_t i, V(&sums)[kSums]) MMACT_LAMBDA {
-              V which;
-              const V y = f.evaluate(x, which);
-              if constexpr (kAttention) {
-                T* const to = grad_attention.values + i;
-                S::store(to, S::fma(grad, y, S::load(to)));
-                grad = grad * Tile::attention(attention, i);
-              }
-              return f.backward(x, grad, which, sums);
-            },
-            Tile::make(task, channel, place), entries,
-            Flush<T, kLanes>::to(task, place.chunk, column, entries));
-      }
-      if (kAttention && d.grad_attention != nullptr) write(d, place, grad_attention);
-    }
+    using V = typename Simd<T>::V;
+    for_each_samples_tile<St, kLanes, kAttention, kAttention>(
+        s, begin, end, [&](const auto& at) MMACT_LAMBDA {
+          const auto f = load_dyrelu<T, kCount>(at.rows(table), count);
+          constexpr int kSums = decltype(f)::kSums;
+          backward_sums<St, kSums>(
+              at.task,
+              [&](V x, V grad, int64_t i, V(&sums)[kSums]) MMACT_LAMBDA {
+                V which;
+                const V y = f.evaluate(x, which);
+                if constexpr (kAttention) {
+                  at.add(i, grad, y);
+                  grad = grad * at.pixel(i);
+                }
+                return f.backward(x, grad, which, sums);
+              },
+              at.tile(), 2 * count, at.flush(2 * count));
+        });
   }
+};
 
-  // In a tile of lanes a row of sums belongs to one pixel.
-  MMACT_HD static void write(const DyreluTask& d, const DyreluPlace& place,
-                             const PixelBuffer<typename St::Value>& sums) {
-    using T = typename St::Value;
-    using S = Simd<T>;
-    const int64_t pixels = d.task.outer * d.task.inner;
-    T* const to = static_cast<T*>(d.grad_attention) +
-                  (place.block * d.samples + place.sample) * pixels + place.begin;
-    for (int64_t i = 0; i < place.end - place.begin; ++i) {
-      if constexpr (kLanes)
-        to[i] = static_cast<T>(S::sum(S::load(sums.values + i * S::kWidth)));
-      else
-        to[i] = sums.values[i];
-    }
+// The table: the weight of the projection.
+template <class St, bool kProject, bool kLanes>
+struct SqueezeForward {
+  static void run(const SamplesTask& s, const RowTable& table, int64_t begin, int64_t end) {
+    using V = typename Simd<typename St::Value>::V;
+    for_each_samples_tile<St, kLanes, false, kProject>(
+        s, begin, end, [&](const auto& at) MMACT_LAMBDA {
+          const V weight = at.rows(table).at(0);
+          forward_sums<St, 1>(
+              at.task,
+              [&](V x, int64_t i, V(&sums)[1]) MMACT_LAMBDA {
+                sums[0] += x;
+                if constexpr (kProject) at.add(i, x, weight);
+              },
+              at.tile(), at.flush(1));
+        });
+  }
+};
+
+// Adds to `out`, which is `grad`, too. The table: the gradient of every element of a channel, and the
+// weight of the projection, whose gradient is summed.
+template <class St, bool kProject, bool kLanes>
+struct SqueezeBackward {
+  static void run(const SamplesTask& s, const RowTable& table, int64_t begin, int64_t end) {
+    using S = Simd<typename St::Value>;
+    using V = typename S::V;
+    for_each_samples_tile<St, kLanes, kProject, false>(
+        s, begin, end, [&](const auto& at) MMACT_LAMBDA {
+          const V mean = at.rows(table).at(0), weight = at.rows(table).at(1);
+          backward_sums<St, 1>(
+              at.task,
+              [&](V x, V grad, int64_t i, V(&sums)[1]) MMACT_LAMBDA {
+                if constexpr (!kProject) return grad + mean;
+                const V pixel = at.pixel(i);
+                sums[0] = S::fma(x, pixel, sums[0]);
+                return S::fma(pixel, weight, grad + mean);
+              },
+              at.tile(), kProject ? 1 : 0, at.flush(1));
+        });
   }
 };
 
 template <template <class, int, bool, bool> class Run, bool kLanes>
-void run_dyrelu_in_layout(Storage storage, const DyreluTask& d, const RowTable& table,
+void run_dyrelu_in_layout(Storage storage, const SamplesTask& s, const RowTable& table, int count,
                           int64_t begin, int64_t end) {
   with_storage(storage, [&](auto st) MMACT_LAMBDA {
     using St = decltype(st);
-    if (d.functions != 2)
-      Run<St, 0, true, kLanes>::run(d, table, begin, end);
-    else if (d.attention != nullptr)
-      Run<St, 2, true, kLanes>::run(d, table, begin, end);
+    if (count != 2)
+      Run<St, 0, true, kLanes>::run(s, table, count, begin, end);
+    else if (s.pixels != nullptr)
+      Run<St, 2, true, kLanes>::run(s, table, 2, begin, end);
     else
-      Run<St, 2, false, kLanes>::run(d, table, begin, end);
+      Run<St, 2, false, kLanes>::run(s, table, 2, begin, end);
   });
 }
 
 template <template <class, int, bool, bool> class Run>
-void run_dyrelu(Storage storage, const DyreluTask& d, const RowTable& table, int64_t begin,
-                int64_t end) {
-  if (d.task.lane_is_channel())
-    run_dyrelu_in_layout<Run, true>(storage, d, table, begin, end);
+void run_dyrelu(Storage storage, const SamplesTask& s, const RowTable& table, int count,
+                int64_t begin, int64_t end) {
+  if (s.task.lane_is_channel())
+    run_dyrelu_in_layout<Run, true>(storage, s, table, count, begin, end);
   else
-    run_dyrelu_in_layout<Run, false>(storage, d, table, begin, end);
+    run_dyrelu_in_layout<Run, false>(storage, s, table, count, begin, end);
 }
 
-extern const DyreluKernels dyrelu_kernels{run_dyrelu<DyreluForward>, run_dyrelu<DyreluBackward>};
+template <template <class, bool, bool> class Run>
+void run_squeeze(Storage storage, const SamplesTask& s, const RowTable& table, int64_t begin,
+                 int64_t end) {
+  with_storage(storage, [&](auto st) MMACT_LAMBDA {
+    using St = decltype(st);
+    const bool project = s.pixels != nullptr || s.pixel_sums != nullptr;
+    const auto run = s.task.lane_is_channel()
+                         ? (project ? Run<St, true, true>::run : Run<St, false, true>::run)
+                         : (project ? Run<St, true, false>::run : Run<St, false, false>::run);
+    run(s, table, begin, end);
+  });
+}
+
+extern const DyreluKernels dyrelu_kernels{run_dyrelu<DyreluForward>, run_dyrelu<DyreluBackward>,
+                                          run_squeeze<SqueezeForward>,
+                                          run_squeeze<SqueezeBackward>};

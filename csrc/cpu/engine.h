@@ -173,6 +173,27 @@ struct Flush {
   }
 };
 
+// For formulas that only sum: f(x, i, sums) adds the elements from number i of the tile on.
+template <class St, int kSums, class F, class Tile, class Flush>
+MMACT_HD inline void forward_sums(const Task& task, const F& f, const Tile& tile, Flush flush) {
+  using T = typename St::Value;
+  using S = Simd<T>;
+  alignas(64) T buffer[kTile];
+  const T* from = buffer;
+  const int64_t at = tile.direct();
+  if (at >= 0) {
+    from = static_cast<const T*>(task.x) + at;
+  } else {
+    const int64_t last = tile.size() / S::kWidth * S::kWidth;
+    if (last < tile.size()) S::store(buffer + last, S::set(0));
+    tile.read(task.x, buffer);
+  }
+  typename S::V sums[kSums];
+  for (int e = 0; e < kSums; ++e) sums[e] = S::set(0);
+  for (int64_t i = 0; i < tile.size(); i += S::kWidth) f(S::load(from + i), i, sums);
+  for (int e = 0; e < kSums; ++e) flush(e, sums[e]);
+}
+
 // Where a tile's x and grad are read and its gradient is written: in memory, or in the given
 // buffers.
 template <class St, class Tile>

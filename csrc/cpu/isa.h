@@ -41,24 +41,27 @@ struct PauKernels {
   PauRun forward, backward;
 };
 
-// What a Dynamic ReLU kernel works on.
-struct DyreluTask {
+// What kernels work on whose coefficients belong to a sample, and which may read and sum numbers of
+// a pixel, that is of all its channels.
+struct SamplesTask {
   static constexpr int64_t kBlock = 64;  // channels in a work item; whole vectors
   // One sample: pointers to the first; a chunk is a run of pixels. Column `sample * columns +
   // channel` of sums and table is a channel's.
   Task task;
   int64_t samples, columns, num_blocks;
-  int functions;
-  // (samples, pixels), in the storage type's arithmetic; null for 1.
-  const void* attention;
-  void* grad_attention;  // (num_blocks, samples, pixels): partial sums; null without attention
+  // In the storage type's arithmetic, or null.
+  const void* pixels;  // (samples, pixels)
+  void* pixel_sums;    // (num_blocks, samples, pixels): partial sums
 };
 
-using DyreluRun = void (*)(Storage storage, const DyreluTask& task, const RowTable& table,
-                           int64_t begin, int64_t end);
+using DyreluRun = void (*)(Storage storage, const SamplesTask& task, const RowTable& table,
+                           int num_functions, int64_t begin, int64_t end);
+using SqueezeRun = void (*)(Storage storage, const SamplesTask& task, const RowTable& table,
+                            int64_t begin, int64_t end);
 
 struct DyreluKernels {
   DyreluRun forward, backward;
+  SqueezeRun squeeze, squeeze_backward;
 };
 
 #define MMACT_DECLARE_KERNELS(isa)                              \

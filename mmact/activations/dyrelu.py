@@ -14,6 +14,7 @@ Where the paper leaves a choice, or errs:
 - Where several of the linear functions meet, the last one gives the gradient: ReLU's at 0.
 - Section 4.1 multiplies the attention of Eq. 5 with slopes and intercepts. It is positive, so
   that it can multiply their maximum instead; so it does.
+- The attention's 1x1 convolution has no bias: the softmax of Eq. 5 would not notice one.
 - The network sees all elements of a sample through the average: one NaN makes all of its sample
   NaN, as in every layer that pools.
 """
@@ -28,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.dyrelu import dyrelu
-from ..ops.reference import opmath_dtype
+from ..ops.dyrelu_squeeze import dyrelu_squeeze
 from .base import ChannelActivation, _positive_int
 
 
@@ -94,27 +95,22 @@ class _DyReLU(ChannelActivation):
         """The residual, from -1 to 1: ``2 * sigmoid(z) - 1`` (section 3.2)."""
         return 2 * z.sigmoid() - 1
 
-    def coefficients(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, mean: Tensor) -> tuple[Tensor, Tensor]:
         """The hyper function: Eq. 2 and 4.
 
         Args:
-            x: What it sees of each sample: (B, ..., C, ...), C at ``channel_dim``.
+            mean: What it sees of each sample, averaged over its pixels: (B, C).
 
         Returns:
             Slopes and intercepts, (B, K, C) each; (B, K, 1) for :class:`DyReLUA`.
         """
-        dim = self._dim(x, self.fc1.in_features, 'the hyper function sees')
-        pixels = [d for d in range(1, x.dim()) if d != dim]
-        # In float32 also under autocast: a sum of thousands of float16 may overflow.
-        dtype = opmath_dtype(x.dtype)
-        seen = x.mean(pixels, dtype=dtype) if pixels else x
-        z = self.fc2(F.relu(self.fc1(seen.to(self.fc1.weight.dtype))))
-        residual = self.normalize(z.to(dtype)).unflatten(1, (2 * self.K, -1))
-        values = self._initial.to(dtype) + self._scale.to(dtype) * residual
+        z = self.fc2(F.relu(self.fc1(mean.to(self.fc1.weight.dtype))))
+        residual = self.normalize(z.to(mean.dtype)).unflatten(1, (2 * self.K, -1))
+        values = self._initial.to(mean.dtype) + self._scale.to(mean.dtype) * residual
         return values[:, : self.K], values[:, self.K :]
 
-    def attend(self, x: Tensor) -> Tensor | None:
-        """The attention of Eq. 5, of x's shape but with one channel; None for A and B."""
+    def _projection(self) -> Tensor | None:
+        """The weight of the attention's 1x1 convolution, (C,); None for A and B."""
         return None
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -133,8 +129,20 @@ class _DyReLU(ChannelActivation):
         """
         self.require_resolved()
         dim = self._dim(x, self.num_channels, 'the layer has')
-        slopes, intercepts = self.coefficients(x if context is None else context)
-        return dyrelu(x, slopes, intercepts, self.attend(x), dim)
+        seen = self.fc1.in_features
+        context_dim = self._dim(x if context is None else context, seen, 'the hyper function sees')
+        projection = self._projection()
+        # Averages are float32 also under autocast: a sum of thousands of float16 may overflow.
+        if context is None:
+            x, mean, logits = dyrelu_squeeze(x, projection, dim)
+        else:
+            logits = None
+            if projection is not None:
+                x, _, logits = dyrelu_squeeze(x, projection, dim)
+            _, mean, _ = dyrelu_squeeze(context, None, context_dim)
+        slopes, intercepts = self.coefficients(mean)
+        attention = None if logits is None else self.attend(logits)
+        return dyrelu(x, slopes, intercepts, attention, dim)
 
     def _dim(self, x: Tensor, channels: int, what: str) -> int:
         """The dimension of x's channels, counted from the front."""
@@ -251,7 +259,7 @@ class DyReLUC(_DyReLU):
 
     Attributes:
         fc1, fc2: The linear layers of the hyper function; fc2 puts out 2 * K * C numbers.
-        attention: The 1x1 convolution, as a linear layer over the channels.
+        attention: The 1x1 convolution without bias, as a linear layer over the channels.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -293,22 +301,16 @@ class DyReLUC(_DyReLU):
     def build(self, num_channels: int) -> None:
         """Creates the hyper function and the attention's 1x1 convolution."""
         super().build(num_channels)
-        self.attention = nn.Linear(num_channels, 1)
+        self.attention = nn.Linear(num_channels, 1, bias=False)
 
-    def attend(self, x: Tensor) -> Tensor:
-        """The attention of Eq. 5, of x's shape but with one channel, float32 at least."""
-        dim = self._dim(x, self.num_channels, 'the layer has')
-        weight, bias = self.attention.weight, self.attention.bias
-        x = x.to(weight.dtype)
-        last = x.movedim(dim, -1)
-        # The two ways are equal; each is the one that does not copy x.
-        if dim != 1 or last.is_contiguous():
-            z = F.linear(last, weight, bias).movedim(-1, dim)
-        else:
-            z = (weight @ x.flatten(2) + bias).unflatten(2, x.shape[2:])
-        flat = z.to(opmath_dtype(z.dtype)).flatten(1) / self.temperature
-        scaled = self.gamma * flat.size(1) * flat.softmax(1)
-        return scaled.clamp(max=1).reshape(z.shape)
+    def _projection(self) -> Tensor:
+        return self.attention.weight[0]
+
+    def attend(self, logits: Tensor) -> Tensor:
+        """The attention of Eq. 5, of the shape of ``logits``, z in the paper."""
+        flat = logits.flatten(1)
+        weights = self.gamma * flat.size(1) * (flat / self.temperature).softmax(1)
+        return weights.clamp(max=1).reshape(logits.shape)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, temperature={self.temperature}, gamma={self.gamma}'

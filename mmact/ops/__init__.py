@@ -6,8 +6,18 @@ from . import reference
 from ._library import has_kernel
 from .arelu import arelu
 from .dyrelu import dyrelu
+from .dyrelu_squeeze import dyrelu_squeeze
 from .pau import pau
 from .piecewise_linear import piecewise_linear
 from .pwlu import pwlu
 
-__all__ = ['arelu', 'dyrelu', 'has_kernel', 'pau', 'piecewise_linear', 'pwlu', 'reference']
+__all__ = [
+    'arelu',
+    'dyrelu',
+    'dyrelu_squeeze',
+    'has_kernel',
+    'pau',
+    'piecewise_linear',
+    'pwlu',
+    'reference',
+]

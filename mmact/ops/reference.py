@@ -481,3 +481,35 @@ def dyrelu_bwd(
         total(scaled).to(intercepts.dtype),
         g_attention,
     )
+
+
+def dyrelu_squeeze(
+    x: Tensor, weight: Tensor | None, channel_dim: int
+) -> tuple[Tensor, Tensor | None]:
+    """Averages over pixels, and pixels projected on a weight. See
+    :func:`mmact.ops.dyrelu_squeeze`."""
+    last = x.to(opmath_dtype(x.dtype)).movedim(channel_dim, -1)
+    mean = last.flatten(1, -2).mean(1) if x.dim() > 2 else last
+    if weight is None:
+        return mean, None
+    return mean, (last * weight.to(last.dtype)).sum(-1, keepdim=True).movedim(-1, channel_dim)
+
+
+def dyrelu_squeeze_bwd(
+    x: Tensor,
+    grad_mean: Tensor,
+    grad_logits: Tensor | None,
+    weight: Tensor | None,
+    channel_dim: int,
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of :func:`dyrelu_squeeze` for x and the weight. Without a weight, only x's shape and
+    dtype matter."""
+    pixels = x.numel() // max(1, x.size(0) * x.size(channel_dim))
+    gx = _per_sample(grad_mean / max(1, pixels), x, channel_dim).expand_as(x)
+    if weight is None:
+        return gx.to(x.dtype), None
+    shape = [1] * x.dim()
+    shape[channel_dim] = -1
+    gx = gx + grad_logits * weight.to(grad_logits.dtype).reshape(shape)
+    others = [d for d in range(x.dim()) if d != channel_dim]
+    return gx.to(x.dtype), (x.to(grad_logits.dtype) * grad_logits).sum(others).to(weight.dtype)

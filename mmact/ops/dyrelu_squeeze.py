@@ -1,0 +1,135 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""``mmact::dyrelu_squeeze``: what Dynamic ReLU's hyper function and attention see of x, in one pass.
+
+Its gradient has the same value at every pixel of a channel (the average's), or is an outer product
+(the attention's): it is added in place to the gradient that :func:`mmact.ops.dyrelu` has just made,
+so that backward holds no second tensor of x's size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+from ._library import LIBRARY, check_dtype, define
+
+
+def _fake(x, weight, channel_dim):
+    dtype = reference.opmath_dtype(x.dtype)
+    mean = x.new_empty((x.size(0), x.size(channel_dim)), dtype=dtype)
+    if weight is None:
+        return mean, x.new_empty(0, dtype=dtype)
+    sizes = list(x.shape)
+    sizes[channel_dim] = 1
+    return mean, x.new_empty(sizes, dtype=dtype)
+
+
+def _fake_bwd(grad_x, x, grad_mean, grad_logits, weight, channel_dim):
+    if weight is None:
+        return grad_x.new_empty(0, dtype=reference.opmath_dtype(grad_x.dtype))
+    return torch.empty_like(weight)
+
+
+def _eager_bwd(grad_x, x, grad_mean, grad_logits, weight, channel_dim):
+    gx, g_weight = reference.dyrelu_squeeze_bwd(
+        grad_x if x is None else x, grad_mean, grad_logits, weight, channel_dim
+    )
+    grad_x += gx
+    return _fake_bwd(grad_x, x, grad_mean, None, None, 0) if weight is None else g_weight
+
+
+def _eager(x, weight, channel_dim):
+    mean, logits = reference.dyrelu_squeeze(x, weight, channel_dim)
+    return mean, mean.new_empty(0) if weight is None else logits
+
+
+# Without a weight, the second result is empty.
+define(
+    'dyrelu_squeeze(Tensor x, Tensor? weight, int channel_dim) -> (Tensor, Tensor)', _eager, _fake
+)
+# Adds to grad_x. Returns the gradient of the weight, empty without one; only that needs x.
+define(
+    'dyrelu_squeeze_bwd_(Tensor(a!) grad_x, Tensor? x, Tensor grad_mean, Tensor? grad_logits, '
+    'Tensor? weight, int channel_dim) -> Tensor',
+    _eager_bwd,
+    _fake_bwd,
+)
+
+
+def _setup_context(ctx, inputs, output):
+    x, weight, ctx.channel_dim = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx, grad_mean, grad_logits):
+    x, weight = ctx.saved_tensors
+    gx, g_weight = reference.dyrelu_squeeze_bwd(x, grad_mean, grad_logits, weight, ctx.channel_dim)
+    return gx, g_weight, None
+
+
+# For compiled graphs, where the compiler sees to it that nothing is kept or written twice.
+torch.library.register_autograd(
+    'mmact::dyrelu_squeeze', _backward, setup_context=_setup_context, lib=LIBRARY
+)
+
+
+class _InPlace(torch.autograd.Function):
+    """The op, and x again: what is computed of that x hands its gradient to this backward."""
+
+    @staticmethod
+    def forward(ctx, x, weight, channel_dim):
+        ctx.channel_dim = channel_dim
+        ctx.save_for_backward(None if weight is None else x, weight)
+        mean, logits = torch.ops.mmact.dyrelu_squeeze(x, weight, channel_dim)
+        return x.view_as(x), mean, logits
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gx, grad_mean, grad_logits):
+        x, weight = ctx.saved_tensors
+        # Nobody else holds gx: the x that it belongs to has one use.
+        g_weight = torch.ops.mmact.dyrelu_squeeze_bwd_(
+            gx, x, grad_mean, None if weight is None else grad_logits, weight, ctx.channel_dim
+        )
+        return gx, None if weight is None else g_weight, None
+
+
+def dyrelu_squeeze(
+    x: Tensor, weight: Tensor | None = None, channel_dim: int = 1
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Averages each channel over its pixels and projects each pixel on a weight.
+
+    Args:
+        x: (B, ..., C, ...): samples at dimension 0, channels at ``channel_dim``; float16, bfloat16,
+            float32 or float64.
+        weight: (C,), of a 1x1 convolution to one channel without bias; None for none.
+        channel_dim: Dimension of x that holds the channels, not 0.
+
+    Returns:
+        x, to be used once, by :func:`mmact.ops.dyrelu`, in place of the argument: its gradient is
+        completed in place. The averages, (B, C), and the projections, of x's shape with one
+        channel or None; both float32, or float64 if x is.
+
+    Raises:
+        TypeError: If x has another dtype.
+        ValueError: If channel_dim is 0 or not a dimension, or weight does not have C elements.
+    """
+    check_dtype('dyrelu_squeeze', x)
+    if not -x.dim() <= channel_dim < x.dim() or channel_dim % x.dim() == 0:
+        raise ValueError(
+            f'dyrelu_squeeze: channel_dim={channel_dim} must be a dimension of x of shape '
+            f'{tuple(x.shape)} other than 0, which holds the samples'
+        )
+    channel_dim %= x.dim()
+    if weight is not None and weight.shape != (x.size(channel_dim),):
+        raise ValueError(
+            f'dyrelu_squeeze: weight must have shape ({x.size(channel_dim)},) to go with x of '
+            f'shape {tuple(x.shape)}, got {tuple(weight.shape)}'
+        )
+    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
+        mean, logits = torch.ops.mmact.dyrelu_squeeze(x, weight, channel_dim)
+    else:
+        x, mean, logits = _InPlace.apply(x, weight, channel_dim)
+    return x, mean, None if weight is None else logits
