@@ -83,11 +83,16 @@ class _DyReLU(ChannelActivation):
         return values
 
     def build(self, num_channels: int) -> None:
-        """Creates the hyper function's two linear layers; the second starts at zero."""
+        """Creates the hyper function's two linear layers; the second starts at zero.
+
+        Without a bias at the start, units of the first are positive for some samples and not for
+        others: a single one, as few channels have, would else often be dead.
+        """
         seen = self.context_channels or num_channels
         hidden = max(1, seen // self.reduction)
         self.fc1 = nn.Linear(seen, hidden)
         self.fc2 = nn.Linear(hidden, 2 * self.K * (num_channels if self._per_channel else 1))
+        nn.init.zeros_(self.fc1.bias)
         nn.init.zeros_(self.fc2.weight)
         nn.init.zeros_(self.fc2.bias)
 

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""``mmact::dyrelu_squeeze``: what Dynamic ReLU's hyper function and attention see of x, in one pass.
+"""``mmact::dyrelu_squeeze``: what Dynamic ReLU's hyper function and attention see of x.
 
 Its gradient has the same value at every pixel of a channel (the average's), or is an outer product
 (the attention's): it is added in place to the gradient that :func:`mmact.ops.dyrelu` has just made,
@@ -36,7 +36,7 @@ def _eager_bwd(grad_x, x, grad_mean, grad_logits, weight, channel_dim):
     gx, g_weight = reference.dyrelu_squeeze_bwd(
         grad_x if x is None else x, grad_mean, grad_logits, weight, channel_dim
     )
-    grad_x += gx
+    grad_x.copy_(grad_x + gx)
     return _fake_bwd(grad_x, x, grad_mean, None, None, 0) if weight is None else g_weight
 
 
@@ -66,7 +66,7 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad_mean, grad_logits):
     x, weight = ctx.saved_tensors
     gx, g_weight = reference.dyrelu_squeeze_bwd(x, grad_mean, grad_logits, weight, ctx.channel_dim)
-    return gx, g_weight, None
+    return gx.to(x.dtype), g_weight, None
 
 
 # For compiled graphs, where the compiler sees to it that nothing is kept or written twice.

@@ -502,14 +502,16 @@ def dyrelu_squeeze_bwd(
     weight: Tensor | None,
     channel_dim: int,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradients of :func:`dyrelu_squeeze` for x and the weight. Without a weight, only x's shape and
-    dtype matter."""
+    """Gradients of :func:`dyrelu_squeeze` for x, in the arithmetic dtype, and for the weight.
+
+    Without a weight, x matters for its shape only.
+    """
     pixels = x.numel() // max(1, x.size(0) * x.size(channel_dim))
     gx = _per_sample(grad_mean / max(1, pixels), x, channel_dim).expand_as(x)
     if weight is None:
-        return gx.to(x.dtype), None
+        return gx, None
     shape = [1] * x.dim()
     shape[channel_dim] = -1
     gx = gx + grad_logits * weight.to(grad_logits.dtype).reshape(shape)
     others = [d for d in range(x.dim()) if d != channel_dim]
-    return gx.to(x.dtype), (x.to(grad_logits.dtype) * grad_logits).sum(others).to(weight.dtype)
+    return gx, (x.to(grad_logits.dtype) * grad_logits).sum(others).to(weight.dtype)

@@ -19,6 +19,8 @@ from mmact.activations import Activation, ChannelActivation, Maxout
 RECORDS = {record.name: record for record in mmact.list_activations()}
 OWN = [name for name, record in RECORDS.items() if issubclass(record.cls, Activation)]
 CHANNELS = 8
+# Their coefficients come from two linear layers, of which the second starts at 0.
+HYPER = ('DyReLUA', 'DyReLUB', 'DyReLUC')
 
 every = pytest.mark.parametrize('name', RECORDS)
 own = pytest.mark.parametrize('name', OWN)
@@ -72,6 +74,10 @@ def test_records():
         ('PWLU', 21, 'channel'),  # N + 1 points, two bounds, two slopes
         ('SReLU', 4, 'channel'),
         ('Maxout', 0, ''),
+        # Two linear layers: C to C / 8, and to 2 K numbers, 2 K C, and C more for the attention.
+        ('DyReLUA', 64 * 8 + 8 + 8 * 4 + 4, 'layer of 64 channels'),
+        ('DyReLUB', 64 * 8 + 8 + 8 * 256 + 256, 'layer of 64 channels'),
+        ('DyReLUC', 64 * 8 + 8 + 8 * 256 + 256 + 64, 'layer of 64 channels'),
     ],
 )
 def test_parameter_counts(name, num_parameters, per):
@@ -113,7 +119,7 @@ def test_the_page_is_current(tmp_path, monkeypatch, capsys):
 @learning
 def test_every_parameter_learns(name):
     """Every element of every parameter gets a gradient that is finite and not 0, and moves."""
-    act = build(name)
+    act = build(name, randomise=name in HYPER)
     x = inputs(shape=(16, CHANNELS, 9, 9)).requires_grad_()
     y = act(x)
     y.backward(random_tensor(y.shape, torch.float32, seed=1))
@@ -125,9 +131,10 @@ def test_every_parameter_learns(name):
     torch.optim.SGD(act.parameters(), lr=0.1).step()
     for n, p in act.named_parameters():
         assert (p != before[n]).any(), n
-    assert sum(p.numel() for p in before.values()) == RECORDS[name].num_parameters * (
-        CHANNELS if RECORDS[name].per == 'channel' else 1
-    )
+    if name not in HYPER:
+        assert sum(p.numel() for p in before.values()) == RECORDS[name].num_parameters * (
+            CHANNELS if RECORDS[name].per == 'channel' else 1
+        )
 
 
 @every
@@ -249,11 +256,15 @@ def test_conv_module_by_name_alone(name):
     y = model(inputs(shape=(4, CHANNELS, 9, 9)))
     out_channels = CHANNELS // 2 if isinstance(model.activate, Maxout) else CHANNELS
     assert y.shape == (4, out_channels, 9, 9)
-    y.backward(random_tensor(y.shape, torch.float32, seed=1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(2 if name in HYPER else 1):
+        optimizer.zero_grad()
+        y = model(inputs(shape=(4, CHANNELS, 9, 9)))
+        y.backward(random_tensor(y.shape, torch.float32, seed=1))
+        optimizer.step()
     for n, p in model.named_parameters():
         assert p.grad.isfinite().all(), n
         assert p.grad.abs().sum() > 0, n
-    torch.optim.SGD(model.parameters(), lr=0.01).step()
     model.eval()
     x = inputs(seed=3)
     assert torch.equal(copy.deepcopy(model)(x), model(x))
