@@ -14,7 +14,9 @@ Where the paper leaves a choice, or errs:
 - Where several of the linear functions meet, the last one gives the gradient: ReLU's at 0.
 - Section 4.1 multiplies the attention of Eq. 5 with slopes and intercepts. It is positive, so
   that it can multiply their maximum instead; so it does.
-- The attention's 1x1 convolution has no bias: the softmax of Eq. 5 would not notice one.
+- The attention's 1x1 convolution has no bias: the softmax of Eq. 5 would not notice one. Its weight
+  starts at zero, so that at first all pixels have the same attention, gamma: DyReLUC starts as
+  gamma times ReLU. Three times the default alphas, lambda_a and lambda_b start it as ReLU.
 - The network sees all elements of a sample through the average: one NaN makes all of its sample
   NaN, as in every layer that pools.
 """
@@ -304,9 +306,10 @@ class DyReLUC(_DyReLU):
         )
 
     def build(self, num_channels: int) -> None:
-        """Creates the hyper function and the attention's 1x1 convolution."""
+        """Creates the hyper function and the attention's 1x1 convolution, which starts at zero."""
         super().build(num_channels)
         self.attention = nn.Linear(num_channels, 1, bias=False)
+        nn.init.zeros_(self.attention.weight)
 
     def _projection(self) -> Tensor:
         return self.attention.weight[0]

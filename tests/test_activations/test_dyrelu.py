@@ -102,11 +102,10 @@ def test_starts_as_its_static_twin(cls):
     x = random_tensor((3, 16, 6, 5), torch.float32)
     x[0, 0] = 0
     act = cls(16)
-    if cls is DyReLUC:
-        nn.init.zeros_(act.attention.weight)  # equal pixels: attention is 1/3 everywhere
+    if cls is DyReLUC:  # equal attention everywhere
         assert_near(act(x), x.relu() / 3, 2e-7)
-        act = DyReLUC(16, gamma=1.0)
-        nn.init.zeros_(act.attention.weight)
+        assert_near(cls(16, alphas=(3, 0), lambda_a=3.0, lambda_b=1.5)(x), x.relu(), 5e-7)
+        act = cls(16, gamma=1.0)
     y, gx, *_ = with_gradients(act, x, (), torch.ones_like(x))
     assert torch.equal(y, x.relu())
     assert_near(gx, (x > 0).float(), 1e-6)

@@ -444,6 +444,19 @@ def test_nan_and_infinity(dtype, device):
             assert all(g[0].isfinite().all() for g in grads)
 
 
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+def test_infinity_times_a_slope_of_zero(dtype, device):
+    """Is NaN, as in the formula, whichever function's slope it is."""
+    x = torch.full((1, 1, 40), INF, dtype=dtype, device=device)
+    kind = parameter_dtype(dtype)
+    for slopes in ((1.0, 0.0), (0.0, 1.0), (1.0, 0.0, 1.0)):
+        a = row(*slopes, dtype=kind, device=device)
+        for function in (ops.dyrelu, reference.dyrelu):
+            assert function(x, a, torch.zeros_like(a)).isnan().all()
+    a = row(1.0, -1.0, dtype=kind, device=device)
+    assert (ops.dyrelu(x, a, torch.zeros_like(a)) == INF).all()
+
+
 def test_errors():
     x = torch.randn(2, 6, 4, 4)
     good = torch.ones(2, 2, 6)
