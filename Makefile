@@ -13,18 +13,19 @@ STAMP := $(VENV)/.stamp
 KERNEL_FILES := setup.py pyproject.toml $(shell find csrc -type f)
 DEMO_DATA := data/mini_coco
 DEMO_DIR := work_dirs/demo
+ACT := dyreluc
 
-.PHONY: help setup test demo clean-demo lint format bench gpu clean
+.PHONY: help setup test demo demo-pose clean-demo lint format bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-setup: $(STAMP)-mmact $(STAMP)-dev ## create .venv with the pinned stack and build the kernels
+setup: $(STAMP)-mmact $(STAMP)-pose $(STAMP)-dev ## create .venv with the pinned stack and build the kernels
 
 $(STAMP)-torch: requirements/torch.txt
 	@command -v $(PYTHON) >/dev/null || { echo 'No $(PYTHON) here: install Python 3.11, or name another with make PYTHON=...'; exit 1; }
-	@echo '[setup 1/4] creating $(VENV) and installing PyTorch (2 to 5 minutes, some GB)'
+	@echo '[setup 1/5] creating $(VENV) and installing PyTorch (2 to 5 minutes, some GB)'
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install 'pip>=25'
 	@$(PIP) install -r $<
@@ -33,22 +34,27 @@ $(STAMP)-torch: requirements/torch.txt
 # opencv-python needs libGL, which a machine without a screen may lack; the headless build of the same
 # version replaces it.
 $(STAMP)-openmmlab: requirements/openmmlab.txt $(STAMP)-torch
-	@echo '[setup 2/4] installing OpenMMLab; mmcv compiles its ops (about 10 minutes on 2 cores, once)'
+	@echo '[setup 2/5] installing OpenMMLab; mmcv compiles its ops (about 10 minutes on 2 cores, once)'
 	@$(PIP) install --no-build-isolation -r $<
 	@opencv=$$($(PY) -c 'from importlib.metadata import version; print(version("opencv-python"))') && \
 		$(PIP) uninstall -y opencv-python opencv-python-headless && \
 		$(PIP) install --no-deps opencv-python-headless==$$opencv
 	@touch $@
 
+$(STAMP)-pose: requirements/pose.txt $(STAMP)-openmmlab
+	@echo '[setup 3/5] installing MMPose; xtcocotools is compiled (about a minute)'
+	@$(PIP) install --no-build-isolation --no-deps -r $<
+	@touch $@
+
 $(STAMP)-dev: requirements/dev.txt $(STAMP)-openmmlab
-	@echo '[setup 3/4] installing what the tests need (seconds)'
+	@echo '[setup 4/5] installing what the tests need (seconds)'
 	@$(PIP) install -r $<
 	@touch $@
 
 # The CUDA kernels are compiled and linked (sm_80 and sm_90) wherever nvcc is, GPU or not, so that they
 # cannot rot. MMACT_CUDA=0 leaves them out.
 $(STAMP)-mmact: $(KERNEL_FILES) $(STAMP)-openmmlab
-	@echo '[setup 4/4] building mmact (about 3 minutes on 2 cores; 10 where nvcc builds the CUDA kernels too)'
+	@echo '[setup 5/5] building mmact (about 3 minutes on 2 cores; 10 where nvcc builds the CUDA kernels too)'
 	@$(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
@@ -59,10 +65,13 @@ $(DEMO_DATA): | setup
 	@$(PY) tools/dataset_converters/make_mini.py coco $@ --num-train 400 --num-val 50 --size 256 320
 
 demo: setup $(DEMO_DATA) ## train a PWLU Mask R-CNN on miniature COCO and draw what it learned
-	@tools/demo.sh $(PY) configs/demo/mask-rcnn_pwlu_mini-coco.py $(DEMO_DIR)
+	@tools/demo.sh $(PY) configs/demo/mask-rcnn_pwlu_mini-coco.py $(DEMO_DIR) demo
 
-clean-demo: ## forget the demo's training
-	@rm -rf $(DEMO_DIR)
+demo-pose: setup $(DEMO_DATA) ## learn key points with Dynamic ReLU (or ACT=relu) and draw the skeletons
+	@tools/demo.sh $(PY) configs/demo/td-hm_mobilenetv2-x05_$(ACT)_mini-coco.py $(DEMO_DIR)-pose-$(ACT) demo-pose
+
+clean-demo: ## forget the demos' training
+	@rm -rf $(DEMO_DIR)*
 
 lint: $(STAMP)-dev ## check formatting and style (what the hook and CI check)
 	@PATH="$(VENV)/bin:$$PATH" tools/lint.sh --check
@@ -84,6 +93,6 @@ gpu: ## build the CUDA kernels in place, run the GPU tests and the benchmark (sy
 	@python3 tools/benchmark.py --device cuda
 
 clean: ## remove what was built, trained and generated, but not .venv
-	@rm -rf build dist *.egg-info data/mini_* work_dirs/demo mmact/*.so mmact/.mim
+	@rm -rf build dist *.egg-info data/mini_* work_dirs/demo* mmact/*.so mmact/.mim
 	@rm -f $(STAMP)-mmact
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,14 +1,14 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the CPU's and the GPU's mmact::dyrelu share: how x lies in memory, and from arguments to the
-// kernel's table and from its sums to gradients.
+// What the CPU's and the GPU's mmact::dyrelu share: how x lies in memory, and the checks of
+// arguments.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <optional>
-#include <tuple>
+#include <vector>
 
 #include "checks.h"
 #include "dense.h"
@@ -45,21 +45,20 @@ inline void check_squeeze_bwd(const at::Tensor& grad_x, const std::optional<at::
               "), got ", grad_mean.sizes());
 }
 
-inline void check_dyrelu(const at::Tensor& x, const at::Tensor& slopes,
-                         const at::Tensor& intercepts, const std::optional<at::Tensor>& attention,
-                         int64_t channel_dim) {
+// Returns K.
+inline int check_dyrelu(const at::Tensor& x, const at::Tensor& coefficients,
+                        const std::optional<at::Tensor>& attention, int64_t channel_dim) {
   constexpr const char* kOp = "dyrelu";
   TORCH_CHECK(x.dim() >= 2 && 0 < channel_dim && channel_dim < x.dim(), kOp,
               ": x must have samples at dimension 0 and channels at channel_dim, got shape ",
               x.sizes(), " and channel_dim ", channel_dim);
-  const int64_t samples = x.size(0), channels = x.size(channel_dim), groups = slopes.size(-1);
-  TORCH_CHECK(slopes.dim() == 3 && slopes.size(0) == samples && slopes.size(1) >= 1 &&
-                  slopes.size(1) <= kMaxFunctions &&
+  const int64_t samples = x.size(0), channels = x.size(channel_dim), groups = coefficients.size(-1);
+  TORCH_CHECK(coefficients.dim() == 3 && coefficients.size(0) == samples &&
+                  coefficients.size(1) >= 2 && coefficients.size(1) % 2 == 0 &&
+                  coefficients.size(1) <= 2 * kMaxFunctions &&
                   (groups == channels || (groups == 1 && !attention)),
-              kOp, ": slopes must have shape (", samples, ", K, ", channels, " or 1), got ",
-              slopes.sizes());
-  TORCH_CHECK(intercepts.sizes() == slopes.sizes(), kOp,
-              ": intercepts must have the shape of slopes, got ", intercepts.sizes());
+              kOp, ": coefficients must have shape (", samples, ", 2 K, ", channels,
+              " or 1), got ", coefficients.sizes());
   TORCH_CHECK(is_supported(x.scalar_type()), kOp,
               ": x must be floating-point of 16, 32 or 64 bits, got ", x.scalar_type());
   const auto check_like = [&](const char* name, const at::Tensor& t) {
@@ -67,15 +66,17 @@ inline void check_dyrelu(const at::Tensor& x, const at::Tensor& slopes,
                 " must be floating-point of 16, 32 or 64 bits on ", x.device(), ", got ",
                 t.scalar_type(), " on ", t.device());
   };
-  check_like("slopes", slopes);
-  check_like("intercepts", intercepts);
-  if (!attention) return;
-  check_like("attention", *attention);
-  TORCH_CHECK(attention->dim() == x.dim(), kOp, ": attention must have ", x.dim(),
-              " dimensions, got ", attention->dim());
-  for (int64_t d = 0; d < x.dim(); ++d)
-    TORCH_CHECK(attention->size(d) == (d == channel_dim ? 1 : x.size(d)), kOp,
-                ": attention must have the shape of x with one channel, got ", attention->sizes());
+  check_like("coefficients", coefficients);
+  if (attention) {
+    check_like("attention", *attention);
+    TORCH_CHECK(attention->dim() == x.dim(), kOp, ": attention must have ", x.dim(),
+                " dimensions, got ", attention->dim());
+    for (int64_t d = 0; d < x.dim(); ++d)
+      TORCH_CHECK(attention->size(d) == (d == channel_dim ? 1 : x.size(d)), kOp,
+                  ": attention must have the shape of x with one channel, got ",
+                  attention->sizes());
+  }
+  return static_cast<int>(coefficients.size(1) / 2);
 }
 
 // A dense tensor seen as (samples, channels, pixels), or (samples, pixels, channels) if
@@ -144,38 +145,10 @@ class Arrangement {
   bool moved_ = false;
 };
 
-// The table of formulas/max_affine.h, (2 K, samples, channels).
-inline at::Tensor dyrelu_numbers(const at::Tensor& slopes, const at::Tensor& intercepts) {
-  return at::cat({slopes, intercepts}, 1).transpose(0, 1);
-}
-
-// The table of dyrelu_squeeze's backward, (2, samples, channels): the gradient of every element of a
-// channel, and the weight.
-inline at::Tensor squeeze_numbers(const at::Tensor& grad_mean,
-                                  const std::optional<at::Tensor>& weight, int64_t pixels) {
-  const at::Tensor share = grad_mean.to(at::kDouble).div(static_cast<double>(pixels));
-  return at::stack(
-      {share, weight ? weight->to(at::kDouble).expand_as(share) : at::zeros_like(share)});
-}
-
 inline std::vector<int64_t> one_channel(const at::Tensor& x, int64_t channel_dim) {
   auto sizes = x.sizes().vec();
   sizes[channel_dim] = 1;
   return sizes;
-}
-
-// `sums`: (2 K, samples, channels), in the order of the table.
-inline std::tuple<at::Tensor, at::Tensor> dyrelu_gradients(const at::Tensor& sums,
-                                                           const at::Tensor& slopes,
-                                                           const at::Tensor& intercepts) {
-  const at::Tensor by_sample = sums.transpose(0, 1);
-  const int64_t count = slopes.size(1);
-  const auto part = [&](int64_t first, const at::Tensor& like) {
-    return by_sample.narrow(1, first, count)
-        .to(like.scalar_type())
-        .contiguous();
-  };
-  return {part(0, slopes), part(count, intercepts)};
 }
 
 }  // namespace mmact

@@ -62,7 +62,7 @@ class EagerDyReLUB(DyReLUB):
     """Dynamic ReLU B in plain PyTorch operations, as one would write it without a kernel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        slopes, intercepts = (t[..., None, None] for t in self.coefficients(x.mean((2, 3))))
+        slopes, intercepts = self.coefficients(x.mean((2, 3)))[..., None, None].chunk(2, 1)
         return (slopes * x.unsqueeze(1) + intercepts).amax(1)
 
 

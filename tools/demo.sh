@@ -1,23 +1,21 @@
 #!/usr/bin/env bash
 # Trains a demo config, and says where its score and pictures are. An interrupted run goes on where it
 # was; a finished one is not repeated.
-# Usage: tools/demo.sh PYTHON CONFIG WORK_DIR
+# Usage: tools/demo.sh PYTHON CONFIG WORK_DIR TARGET
 set -euo pipefail
-python=$1 config=$2 dir=$3
+python=$1 config=$2 dir=$3 target=$4
 
 # PyTorch allocates and frees large tensors all the time on a CPU. Keeping freed memory, instead of
 # giving it back to the system each time, avoids page faults.
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4294967296
 
 if [ ! -f "$dir/finished" ]; then
-  echo "[demo] training with $config (about 4 minutes on 2 cores); log in $dir"
+  echo "[demo] training with $config (some minutes on 2 cores); log in $dir"
   "$python" tools/train.py "$config" --work-dir "$dir" --resume
   touch "$dir/finished"
 fi
 
-images=$(find "$dir" -name vis_image -type d | sort | tail -n 1)
-cp "$(find "$images" -name 'val_img_*.png' | sort -V | tail -n 1)" "$dir/detections.png"
-cp "$(find "$images" -name 'learned_activations_*.png' | sort -V | tail -n 1)" "$dir/functions.png"
+echo '[demo] on held-out images:'
 "$python" - "$dir" <<'EOF'
 import json
 import pathlib
@@ -25,12 +23,30 @@ import sys
 
 folder = pathlib.Path(sys.argv[1])
 lines = [line for log in sorted(folder.glob('*/vis_data/scalars.json')) for line in log.open()]
-score = [row for row in map(json.loads, lines) if 'coco/segm_mAP' in row][-1]
-print('[demo] on held-out images (pycocotools):')
-for kind in ('bbox', 'segm'):
-    ap, ap50 = score[f'coco/{kind}_mAP'], score[f'coco/{kind}_mAP_50']
-    print(f'[demo]   {kind}: AP {ap:.3f}, AP50 {ap50:.3f}')
-print(f'[demo] detections (truth left, prediction right): {folder}/detections.png')
-print(f'[demo] learned functions: {folder}/functions.png')
-print('[demo] again from the start: make clean-demo demo')
+kinds = {
+    'boxes': ('coco/bbox_mAP', 'coco/bbox_mAP_50'),
+    'masks': ('coco/segm_mAP', 'coco/segm_mAP_50'),
+    'key points': ('coco/AP', 'coco/AP .5'),
+}
+rows = list(map(json.loads, lines))
+for kind, (ap, ap50) in kinds.items():
+    scores = [row for row in rows if ap in row]
+    if scores:
+        print(f'[demo]   {kind}: AP {scores[-1][ap]:.3f}, AP50 {scores[-1][ap50]:.3f}')
 EOF
+
+images=$(find "$dir" -name vis_image -type d | sort | tail -n 1)
+if [ -n "$images" ]; then
+  cp "$(find "$images" -name 'val_img_*.png' | sort -V | tail -n 1)" "$dir/detections.png"
+  cp "$(find "$images" -name 'learned_activations_*.png' | sort -V | tail -n 1)" "$dir/functions.png"
+  echo "[demo] detections (truth left, prediction right): $dir/detections.png"
+  echo "[demo] learned functions: $dir/functions.png"
+else
+  checkpoint=$(cat "$dir/last_checkpoint")
+  "$python" tools/analysis_tools/draw_poses.py "$config" "$checkpoint" --out "$dir/poses.png" >/dev/null
+  "$python" tools/analysis_tools/plot_dynamics.py "$config" "$checkpoint" --layers '(conv\.1|depthwise_conv)\.activate' \
+    --out "$dir/dynamics.png" >/dev/null
+  echo "[demo] skeletons of people it has not seen: $dir/poses.png"
+  echo "[demo] output of activations against their input: $dir/dynamics.png"
+fi
+echo "[demo] again from the start: make clean-demo $target"

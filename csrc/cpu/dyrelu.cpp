@@ -15,148 +15,177 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-at::TensorOptions arithmetic_of(const Tensor& x) {
-  return at::TensorOptions().dtype(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+at::ScalarType arithmetic_type(const Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-// The task without what it reads and writes.
-SamplesTask make_samples_task(const Samples& samples) {
-  constexpr int64_t kPixels = 2048, kRows = 128;  // a tile of any instruction set
-  SamplesTask s{};
-  Task& task = s.task;
-  task.channels = samples.channels;
-  task.outer = samples.channels_last ? samples.pixels : 1;
-  task.inner = samples.channels_last ? 1 : samples.pixels;
-  task.chunk = samples.channels_last ? kRows : kPixels;
-  task.num_chunks = (samples.pixels + task.chunk - 1) / task.chunk;
-  s.samples = samples.samples;
-  s.columns = padded_channels(samples.channels);
-  s.num_blocks = (samples.channels + SamplesTask::kBlock - 1) / SamplesTask::kBlock;
-  task.channel_stride = s.samples * s.columns;
-  return s;
+Tensor empty_arithmetic(const Tensor& x, at::IntArrayRef sizes) {
+  return at::empty(sizes, at::TensorOptions().dtype(arithmetic_type(x)));
 }
 
-// A table's numbers, (rows, samples, columns), from (rows, samples, channels).
-Tensor make_sample_rows(const Tensor& x, const SamplesTask& s, const Tensor& numbers) {
-  Tensor rows = at::zeros({numbers.size(0), s.samples, s.columns}, arithmetic_of(x));
-  rows.narrow(2, 0, numbers.size(2)).copy_(numbers);
-  return rows;
-}
+// A task with the tensors that it reads and writes.
+class Run {
+ public:
+  Run(const Tensor& x, int64_t groups, int64_t channel_dim)
+      : x_(x), arrangement_(x, groups, channel_dim), samples_(arrangement_.samples) {
+    constexpr int64_t kPixels = 2048, kRows = 128;  // a tile of any instruction set
+    Task& task = task_.task;
+    task.channels = samples_.channels;
+    task.outer = samples_.channels_last ? samples_.pixels : 1;
+    task.inner = samples_.channels_last ? 1 : samples_.pixels;
+    task.chunk = samples_.channels_last ? kRows : kPixels;
+    task.num_chunks = (samples_.pixels + task.chunk - 1) / task.chunk;
+    task.channel_stride = padded_channels(samples_.channels);
+    task_.samples = samples_.samples;
+    task_.num_blocks = (samples_.channels + SamplesTask::kBlock - 1) / SamplesTask::kBlock;
+  }
 
-// Partial sums of a kernel, in double.
-Tensor make_sums(SamplesTask& s, int64_t entries) {
-  Tensor sums = at::zeros({s.task.num_chunks, entries, s.samples, s.columns}, at::kDouble);
-  s.task.sums = sums.mutable_data_ptr<double>();
-  return sums;
-}
+  const SamplesTask& task() const { return task_; }
+  const Samples& samples() const { return samples_; }
 
-// (entries, samples, channels)
-Tensor add_up(const SamplesTask& s, const Tensor& sums) {
-  return sums.sum(0).narrow(2, 0, s.task.channels);
-}
+  void read_x(const Tensor& t) { task_.task.x = keep(arrangement_.read(t)).const_data_ptr(); }
+  void read_grad(const Tensor& t) { task_.task.grad = keep(arrangement_.read(t)).const_data_ptr(); }
+  void write_new() {
+    out_ = arrangement_.empty();
+    task_.task.out = out_.mutable_data_ptr();
+  }
+  Tensor result() const { return arrangement_.result(out_); }
+  // `t` is gradient and result in one.
+  void add_to(const Tensor& t) {
+    out_ = arrangement_.read(t);
+    task_.task.grad = task_.task.out = out_.mutable_data_ptr();
+    if (task_.task.x == nullptr) task_.task.x = task_.task.grad;  // not looked at
+  }
+  void write_to(Tensor& t) const { arrangement_.write(out_, t); }
 
-Tensor make_pixel_sums(const Tensor& x, SamplesTask& s, const Samples& samples) {
-  Tensor sums = at::empty({s.num_blocks, samples.samples, samples.pixels}, arithmetic_of(x));
-  s.pixel_sums = sums.mutable_data_ptr();
-  return sums;
-}
+  // x's shape with one channel.
+  void read_pixels(const Tensor& t) {
+    task_.pixels = keep(t.reshape({samples_.samples, -1}).to(arithmetic_type(x_)).contiguous())
+                       .const_data_ptr();
+  }
+  // Numbers of the channels, (samples or 1, rows, channels).
+  SampleTable table(const Tensor& numbers) {
+    Tensor t = numbers.to(arithmetic_type(x_)).contiguous();
+    const int64_t width = task_.task.channel_stride;
+    if (task_.task.lane_is_channel() && width != t.size(2)) {
+      const Tensor wide = at::zeros({t.size(0), t.size(1), width}, t.options());
+      wide.narrow(2, 0, t.size(2)).copy_(t);
+      t = wide;
+    }
+    return {keep(t).const_data_ptr(), t.size(0) == 1 ? 0 : t.stride(0), t.stride(1)};
+  }
+  void sum(int64_t entries) {
+    sums_ = at::zeros(
+        {task_.task.num_chunks, samples_.samples, entries, task_.task.channel_stride}, at::kDouble);
+    task_.task.sums = sums_.mutable_data_ptr<double>();
+  }
+  void sum_pixels() {
+    pixel_sums_ =
+        empty_arithmetic(x_, {task_.num_blocks, samples_.samples, samples_.pixels});
+    task_.pixel_sums = pixel_sums_.mutable_data_ptr();
+  }
+  // (samples, entries, channels), in double
+  Tensor sums() const {
+    const Tensor total = sums_.size(0) == 1 ? sums_.select(0, 0) : sums_.sum(0);
+    return total.narrow(2, 0, samples_.channels);
+  }
+  // (samples, pixels)
+  Tensor pixel_sums() const {
+    return pixel_sums_.size(0) == 1 ? pixel_sums_.select(0, 0) : pixel_sums_.sum(0);
+  }
 
-// (samples, pixels) from x's shape with one channel.
-Tensor read_pixels(const Tensor& x, SamplesTask& s, const Tensor& t) {
-  const Tensor pixels =
-      t.reshape({x.size(0), -1}).to(arithmetic_of(x).dtype().toScalarType()).contiguous();
-  s.pixels = pixels.const_data_ptr();
-  return pixels;
-}
+  // Runs kernel(storage, begin, end) over the work items.
+  template <class Kernel>
+  void operator()(const Kernel& kernel) const {
+    const int64_t items = samples_.samples * task_.task.num_chunks * task_.num_blocks;
+    const int64_t grain = std::max<int64_t>(1, 32768 / (x_.numel() / items + 1));
+    at::parallel_for(0, items, grain, [&](int64_t begin, int64_t end) {
+      kernel(storage_of(x_), begin, end);
+    });
+  }
 
-// Runs kernel(table, begin, end) over the work items.
-template <class Kernel>
-void run_samples(const Tensor& x, const SamplesTask& s, const Tensor& rows, const Kernel& kernel) {
-  const RowTable table{rows.const_data_ptr(), s.task.channel_stride};
-  const int64_t items = s.samples * s.task.num_chunks * s.num_blocks;
-  const int64_t grain = std::max<int64_t>(1, 32768 / (x.numel() / items + 1));
-  at::parallel_for(0, items, grain,
-                   [&](int64_t begin, int64_t end) { kernel(table, begin, end); });
-}
+ private:
+  const Tensor& keep(const Tensor& t) {
+    kept_.push_back(t);
+    return kept_.back();
+  }
 
-Tensor dyrelu_cpu(const Tensor& x, const Tensor& slopes, const Tensor& intercepts,
-                  const OptionalTensor& attention, int64_t channel_dim) {
-  check_dyrelu(x, slopes, intercepts, attention, channel_dim);
+  const Tensor& x_;
+  Arrangement arrangement_;
+  Samples samples_;
+  SamplesTask task_{};
+  Tensor out_, sums_, pixel_sums_;
+  std::vector<Tensor> kept_;
+};
+
+Tensor dyrelu_cpu(const Tensor& x, const Tensor& coefficients, const OptionalTensor& attention,
+                  int64_t channel_dim) {
+  const int count = check_dyrelu(x, coefficients, attention, channel_dim);
   if (x.numel() == 0) return at::empty_like(x);
-  const Arrangement arrangement(x, slopes.size(2), channel_dim);
-  const Tensor from = arrangement.read(x), out = arrangement.empty();
-  SamplesTask s = make_samples_task(arrangement.samples);
-  const Tensor pixels = attention ? read_pixels(x, s, *attention) : Tensor();
-  s.task.x = from.const_data_ptr();
-  s.task.out = out.mutable_data_ptr();
+  Run run(x, coefficients.size(2), channel_dim);
+  run.read_x(x);
+  run.write_new();
+  if (attention) run.read_pixels(*attention);
+  const SampleTable table = run.table(coefficients);
   const auto kernel = MMACT_SELECT_ISA(dyrelu_kernels).forward;
-  const int count = static_cast<int>(slopes.size(1));
-  run_samples(x, s, make_sample_rows(x, s, dyrelu_numbers(slopes, intercepts)),
-              [&](const RowTable& table, int64_t begin, int64_t end) {
-                kernel(storage_of(x), s, table, count, begin, end);
-              });
-  return arrangement.result(out);
+  run([&](Storage storage, int64_t begin, int64_t end) {
+    kernel(storage, run.task(), table, count, begin, end);
+  });
+  return run.result();
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> dyrelu_bwd_cpu(const Tensor& grad, const Tensor& x,
-                                                          const Tensor& slopes,
-                                                          const Tensor& intercepts,
-                                                          const OptionalTensor& attention,
-                                                          int64_t channel_dim) {
-  check_dyrelu(x, slopes, intercepts, attention, channel_dim);
+std::tuple<Tensor, Tensor, Tensor> dyrelu_bwd_cpu(const Tensor& grad, const Tensor& x,
+                                                  const Tensor& coefficients,
+                                                  const OptionalTensor& attention,
+                                                  int64_t channel_dim) {
+  const int count = check_dyrelu(x, coefficients, attention, channel_dim);
   check_grad(grad, x);
-  const Tensor none = at::empty({0}, x.options());
   if (x.numel() == 0)
-    return {at::empty_like(x), at::zeros_like(slopes), at::zeros_like(intercepts),
-            attention ? at::zeros_like(*attention) : none};
-  const Arrangement arrangement(x, slopes.size(2), channel_dim);
-  const Tensor from = arrangement.read(x), from_grad = arrangement.read(grad);
-  const Tensor out = arrangement.empty();
-  const int count = static_cast<int>(slopes.size(1));
-  SamplesTask s = make_samples_task(arrangement.samples);
-  const Tensor pixels = attention ? read_pixels(x, s, *attention) : Tensor();
-  const Tensor sums = make_sums(s, 2 * count);
-  const Tensor pixel_sums = attention ? make_pixel_sums(x, s, arrangement.samples) : Tensor();
-  s.task.x = from.const_data_ptr();
-  s.task.grad = from_grad.const_data_ptr();
-  s.task.out = out.mutable_data_ptr();
+    return {at::empty_like(x), at::zeros(coefficients.sizes(), coefficients.options()),
+            attention ? at::zeros(attention->sizes(), attention->options())
+                      : at::empty({0}, x.options())};
+  Run run(x, coefficients.size(2), channel_dim);
+  run.read_x(x);
+  run.read_grad(grad);
+  run.write_new();
+  run.sum(2 * count);
+  if (attention) {
+    run.read_pixels(*attention);
+    run.sum_pixels();
+  }
+  const SampleTable table = run.table(coefficients);
   const auto kernel = MMACT_SELECT_ISA(dyrelu_kernels).backward;
-  run_samples(x, s, make_sample_rows(x, s, dyrelu_numbers(slopes, intercepts)),
-              [&](const RowTable& table, int64_t begin, int64_t end) {
-                kernel(storage_of(x), s, table, count, begin, end);
-              });
-  const auto [g_slopes, g_intercepts] = dyrelu_gradients(add_up(s, sums), slopes, intercepts);
-  const Tensor g_attention =
-      attention ? pixel_sums.sum(0).reshape(attention->sizes()).to(attention->scalar_type()) : none;
-  return {arrangement.result(out), g_slopes, g_intercepts, g_attention};
+  run([&](Storage storage, int64_t begin, int64_t end) {
+    kernel(storage, run.task(), table, count, begin, end);
+  });
+  return {run.result(), run.sums().to(coefficients.scalar_type()).contiguous(),
+          attention ? run.pixel_sums().reshape(attention->sizes()).to(attention->scalar_type())
+                    : at::empty({0}, x.options())};
 }
 
 std::tuple<Tensor, Tensor> dyrelu_squeeze_cpu(const Tensor& x, const OptionalTensor& weight,
                                               int64_t channel_dim) {
   check_squeeze(x, weight, channel_dim);
   const int64_t channels = x.size(channel_dim);
+  const Tensor none = empty_arithmetic(x, {0});
   if (x.numel() == 0)
-    return {at::full({x.size(0), channels}, NAN, arithmetic_of(x)),
-            weight ? at::zeros(one_channel(x, channel_dim), arithmetic_of(x))
-                   : at::empty({0}, arithmetic_of(x))};
-  const Arrangement arrangement(x, channels, channel_dim);
-  const Samples& samples = arrangement.samples;
-  const Tensor from = arrangement.read(x);
-  SamplesTask s = make_samples_task(samples);
-  s.task.x = from.const_data_ptr();
-  const Tensor sums = make_sums(s, 1);
-  const Tensor pixel_sums = weight ? make_pixel_sums(x, s, samples) : Tensor();
-  const Tensor numbers = weight ? weight->expand({1, samples.samples, channels})
-                                : at::zeros({1, samples.samples, channels}, arithmetic_of(x));
+    return {empty_arithmetic(x, {x.size(0), channels}).fill_(NAN),
+            weight ? empty_arithmetic(x, one_channel(x, channel_dim)).zero_() : none};
+  Run run(x, channels, channel_dim);
+  run.read_x(x);
+  run.sum(1);
+  SampleTable table{};
+  if (weight) {
+    run.sum_pixels();
+    table = run.table(weight->view({1, 1, channels}));
+  }
   const auto kernel = MMACT_SELECT_ISA(dyrelu_kernels).squeeze;
-  run_samples(x, s, make_sample_rows(x, s, numbers),
-              [&](const RowTable& table, int64_t begin, int64_t end) {
-                kernel(storage_of(x), s, table, begin, end);
-              });
-  const Tensor mean = add_up(s, sums).select(0, 0).div(static_cast<double>(samples.pixels));
-  return {mean.to(arithmetic_of(x).dtype().toScalarType()).contiguous(),
-          weight ? pixel_sums.sum(0).reshape(one_channel(x, channel_dim))
-                 : at::empty({0}, arithmetic_of(x))};
+  run([&](Storage storage, int64_t begin, int64_t end) {
+    kernel(storage, run.task(), table, {}, begin, end);
+  });
+  const Tensor mean = run.sums().select(1, 0).div(static_cast<double>(run.samples().pixels));
+  return {mean.to(arithmetic_type(x)).contiguous(),
+          weight ? run.pixel_sums().reshape(one_channel(x, channel_dim)) : none};
 }
 
 // Adds the gradient of x to grad_x; returns that of the weight, empty without one.
@@ -164,26 +193,25 @@ Tensor dyrelu_squeeze_bwd_cpu(Tensor& grad_x, const OptionalTensor& x, const Ten
                               const OptionalTensor& grad_logits, const OptionalTensor& weight,
                               int64_t channel_dim) {
   check_squeeze_bwd(grad_x, x, grad_mean, grad_logits, weight, channel_dim);
-  const auto none = at::empty({0}, arithmetic_of(grad_x));
+  const Tensor none = empty_arithmetic(grad_x, {0});
   if (grad_x.numel() == 0) return weight ? at::zeros_like(*weight) : none;
-  const Arrangement arrangement(grad_x, grad_x.size(channel_dim), channel_dim);
-  const Samples& samples = arrangement.samples;
-  const Tensor out = arrangement.read(grad_x);
-  const Tensor from = weight ? arrangement.read(*x) : out;
-  SamplesTask s = make_samples_task(samples);
-  const Tensor pixels = weight ? read_pixels(grad_x, s, *grad_logits) : Tensor();
-  const Tensor sums = make_sums(s, 1);
-  s.task.x = from.const_data_ptr();
-  s.task.grad = out.const_data_ptr();
-  s.task.out = out.mutable_data_ptr();
-  const Tensor numbers = squeeze_numbers(grad_mean, weight, samples.pixels);
+  const int64_t channels = grad_x.size(channel_dim);
+  Run run(grad_x, channels, channel_dim);
+  SampleTable table{};
+  if (weight) {
+    run.read_x(*x);
+    run.read_pixels(*grad_logits);
+    run.sum(1);
+    table = run.table(weight->view({1, 1, channels}));
+  }
+  run.add_to(grad_x);
+  const SampleTable means = run.table(grad_mean.unsqueeze(1));
   const auto kernel = MMACT_SELECT_ISA(dyrelu_kernels).squeeze_backward;
-  run_samples(grad_x, s, make_sample_rows(grad_x, s, numbers),
-              [&](const RowTable& table, int64_t begin, int64_t end) {
-                kernel(storage_of(grad_x), s, table, begin, end);
-              });
-  arrangement.write(out, grad_x);
-  return weight ? add_up(s, sums).sum(at::IntArrayRef{0, 1}).to(weight->scalar_type()) : none;
+  run([&](Storage storage, int64_t begin, int64_t end) {
+    kernel(storage, run.task(), table, means, begin, end);
+  });
+  run.write_to(grad_x);
+  return weight ? run.sums().sum(at::IntArrayRef{0, 1}).to(weight->scalar_type()) : none;
 }
 
 }  // namespace

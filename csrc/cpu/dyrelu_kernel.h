@@ -18,7 +18,7 @@ MMACT_HD inline auto load_dyrelu(const Rows& rows, int count) {
 
 template <class St, int kCount, bool kAttention, bool kLanes>
 struct DyreluForward {
-  static void run(const SamplesTask& s, const RowTable& table, int count, int64_t begin,
+  static void run(const SamplesTask& s, const SampleTable& table, int count, int64_t begin,
                   int64_t end) {
     using T = typename St::Value;
     using V = typename Simd<T>::V;
@@ -40,7 +40,7 @@ struct DyreluForward {
 
 template <class St, int kCount, bool kAttention, bool kLanes>
 struct DyreluBackward {
-  static void run(const SamplesTask& s, const RowTable& table, int count, int64_t begin,
+  static void run(const SamplesTask& s, const SampleTable& table, int count, int64_t begin,
                   int64_t end) {
     using T = typename St::Value;
     using V = typename Simd<T>::V;
@@ -64,14 +64,15 @@ struct DyreluBackward {
   }
 };
 
-// The table: the weight of the projection.
 template <class St, bool kProject, bool kLanes>
 struct SqueezeForward {
-  static void run(const SamplesTask& s, const RowTable& table, int64_t begin, int64_t end) {
+  static void run(const SamplesTask& s, const SampleTable& weights, const SampleTable&,
+                  int64_t begin, int64_t end) {
     using V = typename Simd<typename St::Value>::V;
     for_each_samples_tile<St, kLanes, false, kProject>(
         s, begin, end, [&](const auto& at) MMACT_LAMBDA {
-          const V weight = at.rows(table).at(0);
+          V weight{};
+          if constexpr (kProject) weight = at.rows(weights).at(0);
           forward_sums<St, 1>(
               at.task,
               [&](V x, int64_t i, V(&sums)[1]) MMACT_LAMBDA {
@@ -83,16 +84,19 @@ struct SqueezeForward {
   }
 };
 
-// Adds to `out`, which is `grad`, too. The table: the gradient of every element of a channel, and the
-// weight of the projection, whose gradient is summed.
+// Adds to `out`, which is `grad`, too; sums the gradient of the weight.
 template <class St, bool kProject, bool kLanes>
 struct SqueezeBackward {
-  static void run(const SamplesTask& s, const RowTable& table, int64_t begin, int64_t end) {
+  static void run(const SamplesTask& s, const SampleTable& weights, const SampleTable& means,
+                  int64_t begin, int64_t end) {
     using S = Simd<typename St::Value>;
     using V = typename S::V;
+    const V share = S::set(1 / static_cast<typename St::Value>(SamplesItem::pixels(s)));
     for_each_samples_tile<St, kLanes, kProject, false>(
         s, begin, end, [&](const auto& at) MMACT_LAMBDA {
-          const V mean = at.rows(table).at(0), weight = at.rows(table).at(1);
+          const V mean = at.rows(means).at(0) * share;
+          V weight{};
+          if constexpr (kProject) weight = at.rows(weights).at(0);
           backward_sums<St, 1>(
               at.task,
               [&](V x, V grad, int64_t i, V(&sums)[1]) MMACT_LAMBDA {
@@ -107,7 +111,7 @@ struct SqueezeBackward {
 };
 
 template <template <class, int, bool, bool> class Run, bool kLanes>
-void run_dyrelu_in_layout(Storage storage, const SamplesTask& s, const RowTable& table, int count,
+void run_dyrelu_in_layout(Storage storage, const SamplesTask& s, const SampleTable& table, int count,
                           int64_t begin, int64_t end) {
   with_storage(storage, [&](auto st) MMACT_LAMBDA {
     using St = decltype(st);
@@ -121,7 +125,7 @@ void run_dyrelu_in_layout(Storage storage, const SamplesTask& s, const RowTable&
 }
 
 template <template <class, int, bool, bool> class Run>
-void run_dyrelu(Storage storage, const SamplesTask& s, const RowTable& table, int count,
+void run_dyrelu(Storage storage, const SamplesTask& s, const SampleTable& table, int count,
                 int64_t begin, int64_t end) {
   if (s.task.lane_is_channel())
     run_dyrelu_in_layout<Run, true>(storage, s, table, count, begin, end);
@@ -130,15 +134,15 @@ void run_dyrelu(Storage storage, const SamplesTask& s, const RowTable& table, in
 }
 
 template <template <class, bool, bool> class Run>
-void run_squeeze(Storage storage, const SamplesTask& s, const RowTable& table, int64_t begin,
-                 int64_t end) {
+void run_squeeze(Storage storage, const SamplesTask& s, const SampleTable& weights,
+                 const SampleTable& means, int64_t begin, int64_t end) {
   with_storage(storage, [&](auto st) MMACT_LAMBDA {
     using St = decltype(st);
-    const bool project = s.pixels != nullptr || s.pixel_sums != nullptr;
+    const bool project = weights.numbers != nullptr;
     const auto run = s.task.lane_is_channel()
                          ? (project ? Run<St, true, true>::run : Run<St, false, true>::run)
                          : (project ? Run<St, true, false>::run : Run<St, false, false>::run);
-    run(s, table, begin, end);
+    run(s, weights, means, begin, end);
   });
 }
 

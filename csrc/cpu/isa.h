@@ -45,19 +45,28 @@ struct PauKernels {
 // a pixel, that is of all its channels.
 struct SamplesTask {
   static constexpr int64_t kBlock = 64;  // channels in a work item; whole vectors
-  // One sample: pointers to the first; a chunk is a run of pixels. Column `sample * columns +
-  // channel` of sums and table is a channel's.
+  // One sample: pointers to the first; a chunk is a run of pixels. Its sums are
+  // (num_chunks, samples, entries, channel_stride).
   Task task;
-  int64_t samples, columns, num_blocks;
+  int64_t samples, num_blocks;
   // In the storage type's arithmetic, or null.
   const void* pixels;  // (samples, pixels)
   void* pixel_sums;    // (num_blocks, samples, pixels): partial sums
 };
 
-using DyreluRun = void (*)(Storage storage, const SamplesTask& task, const RowTable& table,
+// Numbers of the channels of samples, in the storage type's arithmetic: number `row` of a channel is
+// at sample * sample_stride + row * row_stride + channel. Where a lane is a channel, whole vectors of
+// channels can be read.
+struct SampleTable {
+  const void* numbers;
+  int64_t sample_stride, row_stride;
+};
+
+using DyreluRun = void (*)(Storage storage, const SamplesTask& task, const SampleTable& coefficients,
                            int num_functions, int64_t begin, int64_t end);
-using SqueezeRun = void (*)(Storage storage, const SamplesTask& task, const RowTable& table,
-                            int64_t begin, int64_t end);
+// Forward sums; `mean` is not used. Backward adds `mean` / pixels to the gradient.
+using SqueezeRun = void (*)(Storage storage, const SamplesTask& task, const SampleTable& weight,
+                            const SampleTable& mean, int64_t begin, int64_t end);
 
 struct DyreluKernels {
   DyreluRun forward, backward;

@@ -60,7 +60,7 @@ struct SamplesTile {
   const SamplesTask& s;
   const SamplesItem& item;
   const Task& task;  // the sample's
-  int64_t channel, column;
+  int64_t channel;
   const PixelBuffer<T>& pixels;
   PixelBuffer<T>& pixel_sums;
 
@@ -70,11 +70,14 @@ struct SamplesTile {
     else
       return ChannelTile<St>{task, channel, item.begin, item.end};
   }
-  MMACT_HD MemoryRows<T, kLanes> rows(const RowTable& table) const {
-    return {static_cast<const T*>(table.numbers) + column, table.stride};
+  MMACT_HD MemoryRows<T, kLanes> rows(const SampleTable& table) const {
+    return {static_cast<const T*>(table.numbers) + item.sample * table.sample_stride + channel,
+            table.row_stride};
   }
   MMACT_HD Flush<T, kLanes> flush(int entries) const {
-    return Flush<T, kLanes>::to(s.task, item.chunk, column, entries);
+    const int64_t stride = s.task.channel_stride;
+    return {s.task.sums + (item.chunk * s.samples + item.sample) * entries * stride + channel,
+            stride};
   }
   // The pixels' numbers of the vector of elements from number i of the tile on.
   MMACT_HD V pixel(int64_t i) const {
@@ -110,8 +113,7 @@ MMACT_HD inline void for_each_samples_tile(const SamplesTask& s, int64_t begin, 
     if constexpr (kPixelSums)
       pixel_sums.fill(0, (size * kStep + S::kWidth - 1) / S::kWidth * S::kWidth);
     for (int64_t channel = item.first; channel < item.last; channel += kStep)
-      visit(SamplesTile<St, kLanes>{s, item, task, channel, item.sample * s.columns + channel,
-                                    pixels, pixel_sums});
+      visit(SamplesTile<St, kLanes>{s, item, task, channel, pixels, pixel_sums});
     if (!kPixelSums || s.pixel_sums == nullptr) continue;
     T* const to =
         static_cast<T*>(s.pixel_sums) + (item.block * s.samples + item.sample) * count + item.begin;

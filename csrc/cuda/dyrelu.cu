@@ -23,9 +23,11 @@ template <class T, int kCount, bool kAttention>
 struct DyreluFormula {
   static constexpr bool kX = true, kOut = true, kPixels = kAttention;
 
+  SampleTable<T> coefficients;
   int num_functions;
 
-  __device__ auto load(const SampleRows<T>& rows) const {
+  __device__ auto load(int64_t sample, int64_t channel) const {
+    const SampleRows<T> rows(coefficients, sample, channel);
     if constexpr (kCount > 0) {
       using Local = LocalRows<T, 2 * kCount>;
       return MaxAffine<Scalar<T>, kCount, Local>{Local::load(rows), kCount};
@@ -33,6 +35,7 @@ struct DyreluFormula {
       return MaxAffine<Scalar<T>, 0, SampleRows<T>>{rows, num_functions};
     }
   }
+  __device__ T total(T sum) const { return sum; }
 };
 
 template <class T, int kCount, bool kAttention>
@@ -62,162 +65,203 @@ struct DyreluBackward : DyreluFormula<T, kCount, kAttention> {
   }
 };
 
-// The table: the weight of the projection.
+template <class T>
+struct SqueezeFormula {
+  SampleTable<T> weights, means;
+  T share;  // of a pixel in the average
+};
+
 template <class T, bool kProject>
-struct SqueezeForward {
+struct SqueezeForward : SqueezeFormula<T> {
   static constexpr bool kX = true, kGrad = false, kOut = false;
   static constexpr bool kPixels = false, kPixelSums = kProject;
   static constexpr int kSums = 1;
 
-  __device__ T load(const SampleRows<T>& rows) const { return rows.at(0); }
+  __device__ T load(int64_t sample, int64_t channel) const {
+    return kProject ? SampleRows<T>(this->weights, sample, channel).at(0) : T(0);
+  }
   __device__ int sums() const { return 1; }
   __device__ T element(T weight, T x, T, T, T& pixel_sum, T (&sums)[1]) const {
     sums[0] += x;
     pixel_sum += x * weight;
     return x;
   }
+  __device__ T total(T sum) const { return sum * this->share; }
 };
 
-// The table: the gradient of every element of a channel, and the weight of the projection.
 template <class T, bool kProject>
-struct SqueezeBackward {
+struct SqueezeBackward : SqueezeFormula<T> {
   static constexpr bool kX = kProject, kGrad = true, kOut = true;
   static constexpr bool kPixels = kProject, kPixelSums = false;
   static constexpr int kSums = kProject ? 1 : 0;
 
-  __device__ auto load(const SampleRows<T>& rows) const {
-    return LocalRows<T, 2>::load(rows);
+  struct Loaded {
+    T mean, weight;
+  };
+
+  __device__ Loaded load(int64_t sample, int64_t channel) const {
+    return {SampleRows<T>(this->means, sample, channel).at(0) * this->share,
+            kProject ? SampleRows<T>(this->weights, sample, channel).at(0) : T(0)};
   }
   __device__ int sums() const { return kSums; }
   template <class Sums>
-  __device__ T element(const LocalRows<T, 2>& f, T x, T grad, T pixel, T&, Sums& sums) const {
-    if constexpr (!kProject) return grad + f.at(0);
+  __device__ T element(const Loaded& f, T x, T grad, T pixel, T&, Sums& sums) const {
+    if constexpr (!kProject) return grad + f.mean;
     sums[0] += x * pixel;
-    return grad + f.at(0) + pixel * f.at(1);
+    return grad + f.mean + pixel * f.weight;
   }
+  __device__ T total(T sum) const { return sum; }
 };
 
-at::TensorOptions arithmetic_of(const Tensor& x) {
-  return x.options().dtype(at::toOpMathType(x.scalar_type()));
+at::ScalarType arithmetic_type(const Tensor& x) { return at::toOpMathType(x.scalar_type()); }
+
+Tensor empty_arithmetic(const Tensor& x, at::IntArrayRef sizes) {
+  return at::empty(sizes, x.options().dtype(arithmetic_type(x)));
 }
 
-// In the arithmetic type of x and dense.
-Tensor as_numbers(const Tensor& x, const Tensor& t) {
-  return t.to(at::toOpMathType(x.scalar_type())).contiguous();
-}
+// A launch with the tensors that it reads and writes.
+class Run {
+ public:
+  Run(const Tensor& x, int64_t groups, int64_t channel_dim, bool pixel_sums)
+      : x_(x),
+        arrangement_(x, groups, channel_dim),
+        samples_(arrangement_.samples),
+        task_(make_samples_task(samples_, pixel_sums)) {}
 
-template <class T>
-const T* pointer(const Tensor& t) {
-  return t.defined() ? t.const_data_ptr<T>() : nullptr;
-}
+  const Samples& samples() const { return samples_; }
 
-template <class T>
-T* mutable_pointer(const Tensor& t) {
-  return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
-}
+  void read_x(const Tensor& t) { x_in_ = arrangement_.read(t); }
+  void read_grad(const Tensor& t) { grad_ = arrangement_.read(t); }
+  void write_new() { out_ = arrangement_.empty(); }
+  Tensor result() const { return arrangement_.result(out_); }
+  // `t` is gradient and result in one.
+  void add_to(const Tensor& t) { out_ = grad_ = arrangement_.read(t); }
+  void write_to(Tensor& t) const { arrangement_.write(out_, t); }
 
-// The tensors of a launch; undefined where the formula has no use for them.
-struct Tensors {
-  Tensor table, x, grad, out, pixels, sums, pixel_sums;
-};
+  // x's shape with one channel.
+  void read_pixels(const Tensor& t) { pixels_ = numbers(t.reshape({samples_.samples, -1})); }
+  // In the arithmetic type and dense; to be kept by the caller.
+  Tensor numbers(const Tensor& t) const { return t.to(arithmetic_type(x_)).contiguous(); }
 
-// Calls with_formula(T, use), which must call use(formula), and launches the formula.
-template <class WithFormula>
-void launch(const Samples& samples, const SamplesTask& task, const Tensor& like, const Tensors& t,
-            WithFormula with_formula) {
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, like.scalar_type(), "mmact_dyrelu", [&] {
-        using T = at::opmath_type<scalar_t>;
-        const SamplesData<scalar_t> data{pointer<T>(t.table),          pointer<scalar_t>(t.x),
-                                         pointer<scalar_t>(t.grad),    mutable_pointer<scalar_t>(t.out),
-                                         pointer<T>(t.pixels),         mutable_pointer<double>(t.sums),
-                                         mutable_pointer<T>(t.pixel_sums)};
-        with_formula(T(), [&](const auto& formula) {
-          launch_samples<scalar_t>(task, samples.channels_last, formula, data);
+  void sum(int64_t entries) {
+    sums_ = empty_arithmetic(x_, {task_.num_chunks, task_.samples, entries, task_.channels});
+  }
+  void sum_pixels() {
+    pixel_sums_ = empty_arithmetic(x_, {task_.num_blocks, task_.samples, task_.pixels});
+  }
+  // (samples, entries, channels)
+  Tensor sums() const { return add_up(sums_); }
+  // (samples, pixels)
+  Tensor pixel_sums() const { return add_up(pixel_sums_); }
+
+  // with_formula(T, use) must call use(formula), which launches it.
+  template <class WithFormula>
+  void operator()(WithFormula with_formula) const {
+    AT_DISPATCH_FLOATING_TYPES_AND2(
+        at::kHalf, at::kBFloat16, x_.scalar_type(), "mmact_dyrelu", [&] {
+          using T = at::opmath_type<scalar_t>;
+          const SamplesData<scalar_t> data{read<scalar_t>(x_in_), read<scalar_t>(grad_),
+                                           write<scalar_t>(out_), read<T>(pixels_),
+                                           write<T>(sums_),       write<T>(pixel_sums_)};
+          with_formula(T(), [&](const auto& formula) {
+            launch_samples<scalar_t>(task_, samples_.channels_last, formula, data);
+          });
         });
-      });
+  }
+
+ private:
+  static Tensor add_up(const Tensor& t) { return t.size(0) == 1 ? t.select(0, 0) : t.sum(0); }
+  template <class T>
+  static const T* read(const Tensor& t) {
+    return t.defined() ? t.const_data_ptr<T>() : nullptr;
+  }
+  template <class T>
+  static T* write(const Tensor& t) {
+    return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
+  }
+
+  const Tensor& x_;
+  Arrangement arrangement_;
+  Samples samples_;
+  SamplesTask task_;
+  Tensor x_in_, grad_, out_, pixels_, sums_, pixel_sums_;
+};
+
+// `numbers`: (samples or 1, rows, channels), from Run::numbers().
+template <class T>
+SampleTable<T> table_of(const Tensor& numbers) {
+  if (!numbers.defined()) return {};
+  return {numbers.const_data_ptr<T>(), numbers.size(0) == 1 ? 0 : numbers.stride(0),
+          numbers.stride(1)};
 }
 
 template <template <class, int, bool> class Formula>
-void launch_dyrelu(const Samples& samples, const SamplesTask& task, const Tensors& t, int count) {
-  launch(samples, task, t.x, t, [&](auto zero, const auto& use) {
+void run_dyrelu(const Run& run, const Tensor& coefficients, bool attention, int count) {
+  const Tensor numbers = run.numbers(coefficients);
+  run([&](auto zero, const auto& use) {
     using T = decltype(zero);
+    const auto table = table_of<T>(numbers);
     if (count != 2)
-      use(Formula<T, 0, true>{{count}});
-    else if (t.pixels.defined())
-      use(Formula<T, 2, true>{{count}});
+      use(Formula<T, 0, true>{{table, count}});
+    else if (attention)
+      use(Formula<T, 2, true>{{table, count}});
     else
-      use(Formula<T, 2, false>{{count}});
+      use(Formula<T, 2, false>{{table, count}});
   });
 }
 
 template <template <class, bool> class Formula>
-void launch_squeeze(const Samples& samples, const SamplesTask& task, const Tensor& like,
-                    const Tensors& t, bool project) {
-  launch(samples, task, like, t, [&](auto zero, const auto& use) {
+void run_squeeze(const Run& run, const OptionalTensor& weight, const OptionalTensor& grad_mean) {
+  const Tensor weights = weight ? run.numbers(weight->view({1, 1, weight->size(0)})) : Tensor();
+  const Tensor means = grad_mean ? run.numbers(grad_mean->unsqueeze(1)) : Tensor();
+  run([&](auto zero, const auto& use) {
     using T = decltype(zero);
-    if (project)
-      use(Formula<T, true>{});
+    const SqueezeFormula<T> formula{table_of<T>(weights), table_of<T>(means),
+                                    T(1) / static_cast<T>(run.samples().pixels)};
+    if (weight)
+      use(Formula<T, true>{formula});
     else
-      use(Formula<T, false>{});
+      use(Formula<T, false>{formula});
   });
 }
 
-Tensor make_sums(const Tensor& x, const SamplesTask& task, int64_t entries) {
-  return at::empty({task.num_chunks, entries, task.samples, task.channels},
-                   x.options().dtype(at::kDouble));
-}
-
-Tensor make_pixel_sums(const Tensor& x, const SamplesTask& task) {
-  return at::empty({task.num_blocks, task.samples, task.pixels}, arithmetic_of(x));
-}
-
-Tensor dyrelu_cuda(const Tensor& x, const Tensor& slopes, const Tensor& intercepts,
-                   const OptionalTensor& attention, int64_t channel_dim) {
-  check_dyrelu(x, slopes, intercepts, attention, channel_dim);
+Tensor dyrelu_cuda(const Tensor& x, const Tensor& coefficients, const OptionalTensor& attention,
+                   int64_t channel_dim) {
+  const int count = check_dyrelu(x, coefficients, attention, channel_dim);
   const c10::cuda::CUDAGuard guard(x.device());
   if (x.numel() == 0) return at::empty_like(x);
-  const Arrangement arrangement(x, slopes.size(2), channel_dim);
-  Tensors t;
-  t.table = as_numbers(x, dyrelu_numbers(slopes, intercepts));
-  t.x = arrangement.read(x);
-  t.out = arrangement.empty();
-  if (attention) t.pixels = as_numbers(x, attention->reshape({x.size(0), -1}));
-  launch_dyrelu<DyreluForward>(arrangement.samples, make_samples_task(arrangement.samples, false),
-                               t, static_cast<int>(slopes.size(1)));
-  return arrangement.result(t.out);
+  Run run(x, coefficients.size(2), channel_dim, false);
+  run.read_x(x);
+  run.write_new();
+  if (attention) run.read_pixels(*attention);
+  run_dyrelu<DyreluForward>(run, coefficients, attention.has_value(), count);
+  return run.result();
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> dyrelu_bwd_cuda(const Tensor& grad, const Tensor& x,
-                                                           const Tensor& slopes,
-                                                           const Tensor& intercepts,
-                                                           const OptionalTensor& attention,
-                                                           int64_t channel_dim) {
-  check_dyrelu(x, slopes, intercepts, attention, channel_dim);
+std::tuple<Tensor, Tensor, Tensor> dyrelu_bwd_cuda(const Tensor& grad, const Tensor& x,
+                                                   const Tensor& coefficients,
+                                                   const OptionalTensor& attention,
+                                                   int64_t channel_dim) {
+  const int count = check_dyrelu(x, coefficients, attention, channel_dim);
   check_grad(grad, x);
   const c10::cuda::CUDAGuard guard(x.device());
-  const Tensor none = at::empty({0}, x.options());
   if (x.numel() == 0)
-    return {at::empty_like(x), at::zeros_like(slopes), at::zeros_like(intercepts),
-            attention ? at::zeros_like(*attention) : none};
-  const Arrangement arrangement(x, slopes.size(2), channel_dim);
-  const SamplesTask task = make_samples_task(arrangement.samples, attention.has_value());
-  Tensors t;
-  t.table = as_numbers(x, dyrelu_numbers(slopes, intercepts));
-  t.x = arrangement.read(x);
-  t.grad = arrangement.read(grad);
-  t.out = arrangement.empty();
-  t.sums = make_sums(x, task, 2 * slopes.size(1));
+    return {at::empty_like(x), at::zeros(coefficients.sizes(), coefficients.options()),
+            attention ? at::zeros(attention->sizes(), attention->options())
+                      : at::empty({0}, x.options())};
+  Run run(x, coefficients.size(2), channel_dim, attention.has_value());
+  run.read_x(x);
+  run.read_grad(grad);
+  run.write_new();
+  run.sum(2 * count);
   if (attention) {
-    t.pixels = as_numbers(x, attention->reshape({x.size(0), -1}));
-    t.pixel_sums = make_pixel_sums(x, task);
+    run.read_pixels(*attention);
+    run.sum_pixels();
   }
-  launch_dyrelu<DyreluBackward>(arrangement.samples, task, t, static_cast<int>(slopes.size(1)));
-  const auto [g_slopes, g_intercepts] = dyrelu_gradients(t.sums.sum(0), slopes, intercepts);
-  return {arrangement.result(t.out), g_slopes, g_intercepts,
-          attention
-              ? t.pixel_sums.sum(0).reshape(attention->sizes()).to(attention->scalar_type())
-              : none};
+  run_dyrelu<DyreluBackward>(run, coefficients, attention.has_value(), count);
+  return {run.result(), run.sums().to(coefficients.scalar_type()),
+          attention ? run.pixel_sums().reshape(attention->sizes()).to(attention->scalar_type())
+                    : at::empty({0}, x.options())};
 }
 
 std::tuple<Tensor, Tensor> dyrelu_squeeze_cuda(const Tensor& x, const OptionalTensor& weight,
@@ -225,23 +269,17 @@ std::tuple<Tensor, Tensor> dyrelu_squeeze_cuda(const Tensor& x, const OptionalTe
   check_squeeze(x, weight, channel_dim);
   const c10::cuda::CUDAGuard guard(x.device());
   const int64_t channels = x.size(channel_dim);
+  const Tensor none = empty_arithmetic(x, {0});
   if (x.numel() == 0)
-    return {at::full({x.size(0), channels}, NAN, arithmetic_of(x)),
-            weight ? at::zeros(one_channel(x, channel_dim), arithmetic_of(x))
-                   : at::empty({0}, arithmetic_of(x))};
-  const Arrangement arrangement(x, channels, channel_dim);
-  const Samples& samples = arrangement.samples;
-  const SamplesTask task = make_samples_task(samples, weight.has_value());
-  Tensors t;
-  t.table = weight ? as_numbers(x, weight->expand({1, samples.samples, channels}))
-                   : at::zeros({1, samples.samples, channels}, arithmetic_of(x));
-  t.x = arrangement.read(x);
-  t.sums = make_sums(x, task, 1);
-  if (weight) t.pixel_sums = make_pixel_sums(x, task);
-  launch_squeeze<SqueezeForward>(samples, task, x, t, weight.has_value());
-  const Tensor mean = t.sums.sum(0).select(0, 0).div(static_cast<double>(samples.pixels));
-  return {as_numbers(x, mean), weight ? t.pixel_sums.sum(0).reshape(one_channel(x, channel_dim))
-                                      : at::empty({0}, arithmetic_of(x))};
+    return {empty_arithmetic(x, {x.size(0), channels}).fill_(NAN),
+            weight ? empty_arithmetic(x, one_channel(x, channel_dim)).zero_() : none};
+  Run run(x, channels, channel_dim, weight.has_value());
+  run.read_x(x);
+  run.sum(1);
+  if (weight) run.sum_pixels();
+  run_squeeze<SqueezeForward>(run, weight, {});
+  return {run.sums().select(1, 0),
+          weight ? run.pixel_sums().reshape(one_channel(x, channel_dim)) : none};
 }
 
 // Adds the gradient of x to grad_x; returns that of the weight, empty without one.
@@ -250,21 +288,18 @@ Tensor dyrelu_squeeze_bwd_cuda(Tensor& grad_x, const OptionalTensor& x, const Te
                                int64_t channel_dim) {
   check_squeeze_bwd(grad_x, x, grad_mean, grad_logits, weight, channel_dim);
   const c10::cuda::CUDAGuard guard(grad_x.device());
-  const Tensor none = at::empty({0}, arithmetic_of(grad_x));
+  const Tensor none = empty_arithmetic(grad_x, {0});
   if (grad_x.numel() == 0) return weight ? at::zeros_like(*weight) : none;
-  const Arrangement arrangement(grad_x, grad_x.size(channel_dim), channel_dim);
-  const SamplesTask task = make_samples_task(arrangement.samples, false);
-  Tensors t;
-  t.table = as_numbers(grad_x, squeeze_numbers(grad_mean, weight, arrangement.samples.pixels));
-  t.out = t.grad = arrangement.read(grad_x);
+  Run run(grad_x, grad_x.size(channel_dim), channel_dim, false);
   if (weight) {
-    t.x = arrangement.read(*x);
-    t.pixels = as_numbers(grad_x, grad_logits->reshape({grad_x.size(0), -1}));
-    t.sums = make_sums(grad_x, task, 1);
+    run.read_x(*x);
+    run.read_pixels(*grad_logits);
+    run.sum(1);
   }
-  launch_squeeze<SqueezeBackward>(arrangement.samples, task, grad_x, t, weight.has_value());
-  arrangement.write(t.out, grad_x);
-  return weight ? t.sums.sum(at::IntArrayRef{0, 1, 2}).to(weight->scalar_type()) : none;
+  run.add_to(grad_x);
+  run_squeeze<SqueezeBackward>(run, weight, grad_mean);
+  run.write_to(grad_x);
+  return weight ? run.sums().sum(at::IntArrayRef{0, 1}).to(weight->scalar_type()) : none;
 }
 
 }  // namespace

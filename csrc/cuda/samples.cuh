@@ -58,11 +58,22 @@ inline SamplesTask make_samples_task(const Samples& s, bool pixel_sums) {
   return task;
 }
 
-// The numbers of one channel of a sample.
+// Numbers of the channels of samples: number `row` of a channel is at sample * sample_stride + row *
+// row_stride + channel.
+template <class T>
+struct SampleTable {
+  const T* numbers;
+  int64_t sample_stride, row_stride;
+};
+
+// Those of one channel of a sample.
 template <class T>
 struct SampleRows {
   const T* from;
   int64_t stride;
+
+  __device__ SampleRows(const SampleTable<T>& table, int64_t sample, int64_t channel)
+      : from(table.numbers + sample * table.sample_stride + channel), stride(table.row_stride) {}
   __device__ T at(int row) const { return __ldg(from + row * stride); }
 };
 
@@ -70,12 +81,11 @@ struct SampleRows {
 template <class Raw>
 struct SamplesData {
   using T = at::opmath_type<Raw>;
-  const T* table;   // (rows, samples, channels)
   const Raw* x;
   const Raw* grad;  // may be `out`: an element is read before it is written, by the same thread
   Raw* out;
   const T* pixels;  // (samples, pixels)
-  double* sums;     // (num_chunks, sums, samples, channels)
+  T* sums;          // (num_chunks, samples, sums, channels)
   T* pixel_sums;    // (num_blocks, samples, pixels)
 };
 
@@ -97,6 +107,10 @@ struct SamplesItem {
     end = begin + task.chunk < task.pixels ? begin + task.chunk : task.pixels;
     first = block * task.block;
     last = first + task.block < task.channels ? first + task.block : task.channels;
+  }
+  // Where the item's sums number e of `count` are, from the first channel on.
+  __device__ int64_t sums(const SamplesTask& task, int count, int e) const {
+    return ((chunk * task.samples + sample) * count + e) * task.channels;
   }
 };
 
@@ -133,10 +147,9 @@ __global__ void __launch_bounds__(kSampleThreads)
       pixel_sums[r * kVector + v] = 0;
     }
 
-  const int64_t columns = task.samples * task.channels;
   for (int64_t channel = item.first; channel < item.last; ++channel) {
-    const int64_t column = item.sample * task.channels + channel;
-    const auto f = formula.load(SampleRows<T>{data.table + column, columns});
+    const int64_t run = (item.sample * task.channels + channel) * task.pixels;
+    const auto f = formula.load(item.sample, channel);
     T sums[Formula::kSums > 0 ? Formula::kSums : 1];
 #pragma unroll
     for (int e = 0; e < Formula::kSums; ++e) sums[e] = 0;
@@ -144,7 +157,7 @@ __global__ void __launch_bounds__(kSampleThreads)
 #pragma unroll
     for (int r = 0; r < kRounds; ++r) {
       if (at(r) >= item.end) continue;
-      const int64_t offset = column * task.pixels + at(r);
+      const int64_t offset = run + at(r);
       if (Formula::kX) packs[r] = *reinterpret_cast<const Pack*>(data.x + offset);
       if (Formula::kGrad) grads[r] = *reinterpret_cast<const Pack*>(data.grad + offset);
     }
@@ -160,14 +173,14 @@ __global__ void __launch_bounds__(kSampleThreads)
         if (Formula::kOut) packs[r].values[v] = static_cast<Raw>(y);
       }
       if (Formula::kOut)
-        *reinterpret_cast<Pack*>(data.out + column * task.pixels + at(r)) = packs[r];
+        *reinterpret_cast<Pack*>(data.out + run + at(r)) = packs[r];
     }
     const int count = formula.sums();
 #pragma unroll
     for (int e = 0; e < Formula::kSums; ++e) {
       if (e >= count) break;
       const T sum = add_warp(sums[e]);
-      if (lane == 0) data.sums[(item.chunk * count + e) * columns + column] = sum;
+      if (lane == 0) data.sums[item.sums(task, count, e) + channel] = formula.total(sum);
     }
   }
   if (!Formula::kPixelSums || data.pixel_sums == nullptr) return;
@@ -190,9 +203,7 @@ __global__ void __launch_bounds__(kSampleThreads)
   const int lane = threadIdx.x % kWarp;
   const bool present = item.first + lane < item.last;
   const int64_t channel = present ? item.first + lane : item.first;
-  const int64_t columns = task.samples * task.channels;
-  const int64_t column = item.sample * task.channels + channel;
-  const auto f = formula.load(SampleRows<T>{data.table + column, columns});
+  const auto f = formula.load(item.sample, channel);
   T sums[Formula::kSums > 0 ? Formula::kSums : 1];
 #pragma unroll
   for (int e = 0; e < Formula::kSums; ++e) sums[e] = 0;
@@ -230,7 +241,7 @@ __global__ void __launch_bounds__(kSampleThreads)
 #pragma unroll
   for (int e = 0; e < Formula::kSums; ++e) {
     if (e >= count) break;
-    if (present) data.sums[(item.chunk * count + e) * columns + column] = sums[e];
+    if (present) data.sums[item.sums(task, count, e) + channel] = formula.total(sums[e]);
   }
 }
 

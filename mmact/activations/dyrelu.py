@@ -67,11 +67,12 @@ class _DyReLU(ChannelActivation):
         self.betas = self._numbers('betas', [0.0] * K if betas is None else betas)
         self.lambda_a, self.lambda_b = lambda_a, lambda_b
         ranges = self._numbers('lambda_a and lambda_b', [lambda_a, lambda_b], 2)
-        # Eq. 4 for all coefficients at once, in the order of Eq. 2: slopes, then intercepts.
+        # Eq. 4 with the residual 2 s - 1 is a line in s; for all coefficients at once, in the order
+        # of Eq. 2: slopes, then intercepts.
         initial = torch.tensor(self.alphas + self.betas).unsqueeze(1)
         scale = torch.tensor(ranges).repeat_interleave(K).unsqueeze(1)
-        self.register_buffer('_initial', initial, persistent=False)
-        self.register_buffer('_scale', scale, persistent=False)
+        self.register_buffer('_lowest', initial - scale, persistent=False)
+        self.register_buffer('_range', 2 * scale, persistent=False)
         if self.resolved:
             self.build(self.num_channels)
 
@@ -98,23 +99,22 @@ class _DyReLU(ChannelActivation):
         nn.init.zeros_(self.fc2.weight)
         nn.init.zeros_(self.fc2.bias)
 
-    def normalize(self, z: Tensor) -> Tensor:
-        """The residual, from -1 to 1: ``2 * sigmoid(z) - 1`` (section 3.2)."""
-        return 2 * z.sigmoid() - 1
+    def gate(self, z: Tensor) -> Tensor:
+        """s in the residual 2 s - 1: the sigmoid (section 3.2)."""
+        return z.sigmoid()
 
-    def coefficients(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, mean: Tensor) -> Tensor:
         """The hyper function: Eq. 2 and 4.
 
         Args:
             mean: What it sees of each sample, averaged over its pixels: (B, C).
 
         Returns:
-            Slopes and intercepts, (B, K, C) each; (B, K, 1) for :class:`DyReLUA`.
+            K slopes, then K intercepts: (B, 2 K, C); (B, 2 K, 1) for :class:`DyReLUA`.
         """
         z = self.fc2(F.relu(self.fc1(mean.to(self.fc1.weight.dtype))))
-        residual = self.normalize(z.to(mean.dtype)).unflatten(1, (2 * self.K, -1))
-        values = self._initial.to(mean.dtype) + self._scale.to(mean.dtype) * residual
-        return values[:, : self.K], values[:, self.K :]
+        gate = self.gate(z.to(mean.dtype)).unflatten(1, (2 * self.K, -1))
+        return torch.addcmul(self._lowest.to(mean.dtype), self._range.to(mean.dtype), gate)
 
     def _projection(self) -> Tensor | None:
         """The weight of the attention's 1x1 convolution, (C,); None for A and B."""
@@ -147,9 +147,8 @@ class _DyReLU(ChannelActivation):
             if projection is not None:
                 x, _, logits = dyrelu_squeeze(x, projection, dim)
             _, mean, _ = dyrelu_squeeze(context, None, context_dim)
-        slopes, intercepts = self.coefficients(mean)
         attention = None if logits is None else self.attend(logits)
-        return dyrelu(x, slopes, intercepts, attention, dim)
+        return dyrelu(x, self.coefficients(mean), attention, dim)
 
     def _dim(self, x: Tensor, channels: int, what: str) -> int:
         """The dimension of x's channels, counted from the front."""

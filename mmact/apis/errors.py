@@ -21,6 +21,7 @@ from mmengine.config import Config
 from mmengine.registry import Registry, root
 
 _NOT_REGISTERED = re.compile(r'(\S+) is not in the (\S+)::([^.]+) registry')
+_MISSING_FILE = re.compile(r'file `(.+?)` ?does not exist')  # MMPose's data sets
 _BAD_ARGUMENT = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 
@@ -62,6 +63,8 @@ def explain(error: Exception, cfg: Config) -> str:
         return _unknown_name(*match.groups(), cfg)
     if match := _BAD_ARGUMENT.search(text):
         return _unknown_argument(*match.groups(), error.__traceback__)
+    if isinstance(error, AssertionError) and (match := _MISSING_FILE.search(text)):
+        return missing_data(match[1], cfg)
     if isinstance(error, FileNotFoundError) and error.filename is not None:
         return missing_data(str(error.filename), cfg)
     lines = [line.strip() for line in text.splitlines() if line.strip()]

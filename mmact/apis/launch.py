@@ -6,6 +6,7 @@ import argparse
 import difflib
 import os
 import os.path as osp
+import re
 import subprocess
 import warnings
 from importlib.util import find_spec
@@ -57,6 +58,11 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg = Config.fromfile(args.config)
     except SyntaxError as error:
         raise UserError(f'config {args.config}, or one that it inherits: {error}') from error
+    except ModuleNotFoundError as error:
+        # What MMEngine raises for `_base_ = 'mmpose::...'`.
+        if match := re.match(r'(\S+) is not installed', str(error)):
+            raise UserError(_not_installed(match[1])) from error
+        raise
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
@@ -67,9 +73,19 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = osp.join('work_dirs', Path(args.config).stem)
     scope = cfg.get('default_scope') or 'mmengine'
     if find_spec(scope) is None:
-        raise UserError(f'this config is written for {scope}, which is not installed')
+        raise UserError(_not_installed(scope))
     init_default_scope(scope)
     return cfg
+
+
+def _not_installed(codebase: str) -> str:
+    remedy = ''
+    if codebase == 'mmpose':  # the plain `pip install mmpose` fails
+        remedy = (
+            '. `make setup` installs it; in an environment of your own: '
+            'pip install --no-build-isolation --no-deps -r requirements/pose.txt'
+        )
+    return f'this config is written for {codebase}, which is not installed{remedy}'
 
 
 def _closest_config(path: str) -> str:

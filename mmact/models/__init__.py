@@ -1,7 +1,7 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Backbones and heads of OpenMMLab's codebases with an activation of its own at every call site."""
+"""Backbones and heads with an activation of its own at every call site."""
 
-from . import backbones
+from . import backbones, heads, necks
 
-__all__ = ['backbones']
+__all__ = ['backbones', 'heads', 'necks']

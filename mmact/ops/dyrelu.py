@@ -17,42 +17,38 @@ from ._library import LIBRARY, check_dtype, define, dense, once_differentiable
 MAX_FUNCTIONS = 16
 
 
-def _eager(x, slopes, intercepts, attention, channel_dim):
-    return dense(x, reference.dyrelu(x, slopes, intercepts, attention, channel_dim))
+def _eager(x, coefficients, attention, channel_dim):
+    return dense(x, reference.dyrelu(x, coefficients, attention, channel_dim))
 
 
-def _eager_bwd(grad, x, slopes, intercepts, attention, channel_dim):
-    gx, g_slopes, g_intercepts, g_attention = reference.dyrelu_bwd(
-        grad, x, slopes, intercepts, attention, channel_dim
+def _eager_bwd(grad, x, coefficients, attention, channel_dim):
+    gx, g_coefficients, g_attention = reference.dyrelu_bwd(
+        grad, x, coefficients, attention, channel_dim
     )
-    if g_attention is None:
-        g_attention = x.new_empty(0)
-    return dense(x, gx), g_slopes, g_intercepts, g_attention
+    return dense(x, gx), g_coefficients, x.new_empty(0) if attention is None else g_attention
 
 
-def _fake(x, slopes, intercepts, attention, channel_dim):
+def _fake(x, coefficients, attention, channel_dim):
     return torch.empty_like(x)
 
 
-def _fake_bwd(grad, x, slopes, intercepts, attention, channel_dim):
+def _fake_bwd(grad, x, coefficients, attention, channel_dim):
     return (
         torch.empty_like(x),
-        slopes.new_empty(slopes.shape),
-        intercepts.new_empty(intercepts.shape),
+        coefficients.new_empty(coefficients.shape),
         x.new_empty(0) if attention is None else attention.new_empty(attention.shape),
     )
 
 
 define(
-    'dyrelu(Tensor x, Tensor slopes, Tensor intercepts, Tensor? attention, int channel_dim) '
-    '-> Tensor',
+    'dyrelu(Tensor x, Tensor coefficients, Tensor? attention, int channel_dim) -> Tensor',
     _eager,
     _fake,
 )
 # Without attention, the last result is empty.
 define(
-    'dyrelu_bwd(Tensor grad, Tensor x, Tensor slopes, Tensor intercepts, Tensor? attention, '
-    'int channel_dim) -> (Tensor, Tensor, Tensor, Tensor)',
+    'dyrelu_bwd(Tensor grad, Tensor x, Tensor coefficients, Tensor? attention, int channel_dim) '
+    '-> (Tensor, Tensor, Tensor)',
     _eager_bwd,
     _fake_bwd,
 )
@@ -64,9 +60,11 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
-    tensors = ctx.saved_tensors
-    *grads, g_attention = torch.ops.mmact.dyrelu_bwd(grad, *tensors, ctx.channel_dim)
-    return (*grads, None if tensors[3] is None else g_attention, None)
+    x, coefficients, attention = ctx.saved_tensors
+    gx, g_coefficients, g_attention = torch.ops.mmact.dyrelu_bwd(
+        grad, x, coefficients, attention, ctx.channel_dim
+    )
+    return gx, g_coefficients, None if attention is None else g_attention, None
 
 
 torch.library.register_autograd(
@@ -76,13 +74,9 @@ once_differentiable('dyrelu')
 
 
 def dyrelu(
-    x: Tensor,
-    slopes: Tensor,
-    intercepts: Tensor,
-    attention: Tensor | None = None,
-    channel_dim: int = 1,
+    x: Tensor, coefficients: Tensor, attention: Tensor | None = None, channel_dim: int = 1
 ) -> Tensor:
-    """Dynamic ReLU: ``attention * max_k(slopes[k] * x + intercepts[k])``, Eq. 1.
+    """Dynamic ReLU: ``attention * max_k(a_k * x + b_k)``, Eq. 1.
 
     The coefficients belong to a sample, and to a channel of it or to all of them; the hyper
     function that makes them of x is in :mod:`mmact.activations.dyrelu`. Forward reads x once;
@@ -92,8 +86,8 @@ def dyrelu(
     Args:
         x: (B, ..., C, ...): samples at dimension 0, channels at ``channel_dim``; float16, bfloat16,
             float32 or float64.
-        slopes: a, (B, K, C); (B, K, 1) for all channels.
-        intercepts: b, of the shape of slopes.
+        coefficients: (B, 2 K, C), or (B, 2 K, 1) for all channels: K slopes a, then K intercepts b,
+            as Eq. 2 orders them.
         attention: pi of Eq. 5, of x's shape but with one channel. It multiplies slopes and
             intercepts, which, being positive, it does by multiplying the largest value. None for 1.
         channel_dim: Dimension of x that holds the channels, not 0.
@@ -103,7 +97,7 @@ def dyrelu(
         gives the gradient: with coefficients of ReLU it is PyTorch's at 0. NaN gives NaN; an
         infinite x does too if a slope is exactly 0.
 
-        Differentiable in x, slopes, intercepts and attention.
+        Differentiable in x, coefficients and attention.
 
     Raises:
         TypeError: If x has another dtype.
@@ -118,16 +112,12 @@ def dyrelu(
         )
     channel_dim %= x.dim()
     channels = x.size(channel_dim)
-    fits = slopes.dim() == 3 and slopes.size(0) == x.size(0) and slopes.size(1) > 0
-    if not fits or slopes.size(2) not in (1, channels):
+    given = tuple(coefficients.shape)
+    fits = len(given) == 3 and given[0] == x.size(0) and given[1] > 0 and given[1] % 2 == 0
+    if not fits or given[2] not in (1, channels):
         raise ValueError(
-            f'dyrelu: slopes must have shape (B, K, C) or (B, K, 1) with B={x.size(0)} and '
-            f'C={channels} to go with x of shape {shape}, got {tuple(slopes.shape)}'
-        )
-    if intercepts.shape != slopes.shape:
-        raise ValueError(
-            f'dyrelu: intercepts must have the shape of slopes, {tuple(slopes.shape)}, '
-            f'got {tuple(intercepts.shape)}'
+            f'dyrelu: coefficients must have shape (B, 2 K, C) or (B, 2 K, 1) with B={x.size(0)} '
+            f'and C={channels} to go with x of shape {shape}, got {given}'
         )
     if attention is not None:
         wanted = (*shape[:channel_dim], 1, *shape[channel_dim + 1 :])
@@ -137,7 +127,7 @@ def dyrelu(
                 f'got {tuple(attention.shape)}'
             )
         # The kernels sum over pixels within a channel only.
-        slopes, intercepts = (t.expand(-1, -1, channels) for t in (slopes, intercepts))
-    if slopes.size(1) > MAX_FUNCTIONS:
-        return reference.dyrelu(x, slopes, intercepts, attention, channel_dim)
-    return torch.ops.mmact.dyrelu(x, slopes, intercepts, attention, channel_dim)
+        coefficients = coefficients.expand(-1, -1, channels)
+    if given[1] > 2 * MAX_FUNCTIONS:
+        return reference.dyrelu(x, coefficients, attention, channel_dim)
+    return torch.ops.mmact.dyrelu(x, coefficients, attention, channel_dim)

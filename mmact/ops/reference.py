@@ -419,20 +419,15 @@ def _per_sample(coefficients: Tensor, x: Tensor, channel_dim: int) -> Tensor:
 
 
 def dyrelu(
-    x: Tensor,
-    slopes: Tensor,
-    intercepts: Tensor,
-    attention: Tensor | None = None,
-    channel_dim: int = 1,
+    x: Tensor, coefficients: Tensor, attention: Tensor | None = None, channel_dim: int = 1
 ) -> Tensor:
     """Eq. 1 of Chen et al., 2020, times the attention of Eq. 5. See :func:`mmact.ops.dyrelu`."""
     dtype = opmath_dtype(x.dtype)
+    rows = [_per_sample(row, x, channel_dim) for row in coefficients.to(dtype).unbind(1)]
+    count = len(rows) // 2
     wide = x.to(dtype)
     best = None
-    for k in range(slopes.size(1)):
-        slope, intercept = (
-            _per_sample(t[:, k].to(dtype), x, channel_dim) for t in (slopes, intercepts)
-        )
+    for slope, intercept in zip(rows[:count], rows[count:], strict=True):
         value = slope * wide + intercept
         # Where several functions meet, the last one counts, for the gradient too.
         best = value if best is None else torch.where((value >= best) | value.isnan(), value, best)
@@ -444,43 +439,34 @@ def dyrelu(
 def dyrelu_bwd(
     grad: Tensor,
     x: Tensor,
-    slopes: Tensor,
-    intercepts: Tensor,
+    coefficients: Tensor,
     attention: Tensor | None = None,
     channel_dim: int = 1,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Gradients of :func:`dyrelu` for x, slopes, intercepts and attention."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Gradients of :func:`dyrelu` for x, coefficients and attention."""
     dtype = opmath_dtype(x.dtype)
     wide, scaled = x.to(dtype), grad.to(dtype)
     if attention is not None:
         scaled = scaled * attention.to(dtype)
-    a, b = (
-        torch.stack([_per_sample(row, x, channel_dim) for row in t.to(dtype).unbind(1)])
-        for t in (slopes, intercepts)
-    )
+    rows = [_per_sample(row, x, channel_dim) for row in coefficients.to(dtype).unbind(1)]
+    a, b = torch.stack(rows).chunk(2)
     values = a * wide + b  # (K, *x.shape)
     best, index = values[0], torch.zeros_like(x, dtype=torch.long)
     for k in range(1, len(values)):
         taken = (values[k] >= best) | values[k].isnan()
         best, index = torch.where(taken, values[k], best), index.masked_fill(taken, k)
     gx = scaled * a.expand_as(values).gather(0, index.unsqueeze(0)).squeeze(0)
-    kept = (0, channel_dim) if slopes.size(2) > 1 else (0,)
+    kept = (0, channel_dim) if coefficients.size(2) > 1 else (0,)
     dims = [dim for dim in range(x.dim()) if dim not in kept]
-
-    def total(term):
+    sums = []
+    for term in (scaled * wide, scaled):
         shares = (term.masked_fill(index != k, 0) for k in range(len(values)))
-        sums = [s.sum(dims) if dims else s for s in shares]
-        return torch.stack(sums, 1).reshape(slopes.shape)
-
+        sums += [share.sum(dims) if dims else share for share in shares]
+    g_coefficients = torch.stack(sums, 1).reshape(coefficients.shape).to(coefficients.dtype)
     g_attention = None
     if attention is not None:
         g_attention = (grad.to(dtype) * best).sum(channel_dim, keepdim=True).to(attention.dtype)
-    return (
-        gx.to(x.dtype),
-        total(scaled * wide).to(slopes.dtype),
-        total(scaled).to(intercepts.dtype),
-        g_attention,
-    )
+    return gx.to(x.dtype), g_coefficients, g_attention
 
 
 def dyrelu_squeeze(

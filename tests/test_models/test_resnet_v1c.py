@@ -167,5 +167,5 @@ def test_without_mmseg_one_sentence_says_what_to_install():
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1] == (
         "ImportError: mmact.ResNetV1c extends MMSegmentation's ResNetV1c, and mmseg is not "
-        'installed: pip install onedl-mmsegmentation (or mmseg)'
+        'installed: pip install onedl-mmsegmentation (or mmsegmentation)'
     )

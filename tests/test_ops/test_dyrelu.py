@@ -52,13 +52,13 @@ def parameter_dtype(dtype):
 
 
 def make(shape, dim, K, per_channel, attention, dtype, device='cpu', seed=1):
-    """(x, [slopes, intercepts, attention if there is one], grad)."""
+    """(x, [coefficients, attention if there is one], grad)."""
     dim %= len(shape)
     x = (2 * random_tensor(shape, seed=seed)).to(device, dtype)
     grad = random_tensor(shape, dtype, device, seed=seed + 1)
     kind = parameter_dtype(dtype)
-    count = (shape[0], K, shape[dim] if per_channel else 1)
-    parameters = [random_tensor(count, kind, device, seed=seed + s) for s in (2, 3)]
+    count = (shape[0], 2 * K, shape[dim] if per_channel else 1)
+    parameters = [random_tensor(count, kind, device, seed=seed + 2)]
     if attention:
         pixels = [1 if d == dim else n for d, n in enumerate(shape)]
         parameters.append(random_tensor(pixels, kind, device, seed=seed + 4).sigmoid())
@@ -66,8 +66,8 @@ def make(shape, dim, K, per_channel, attention, dtype, device='cpu', seed=1):
 
 
 def call(function, dim):
-    def run(x, slopes, intercepts, attention=None):
-        return function(x, slopes, intercepts, attention, channel_dim=dim)
+    def run(x, coefficients, attention=None):
+        return function(x, coefficients, attention, channel_dim=dim)
 
     return run
 
@@ -84,9 +84,7 @@ def compare(x, parameters, grad, dim, what=''):
         assert_near(a, b, limits.elements if i < 2 else limits.sums, f'{what} result {i}')
     for gradient, parameter in zip(actual[2:], parameters, strict=True):
         assert gradient.dtype == parameter.dtype
-    closed = reference.dyrelu_bwd(
-        exact[-1], *exact[:-1], *[None] * (5 - len(exact)), channel_dim=dim % x.dim()
-    )
+    closed = reference.dyrelu_bwd(exact[-1], *exact[:-1], channel_dim=dim % x.dim())
     for a, b in zip(closed, expected[1:], strict=False):
         assert_near(a, b, 1e-14, f'{what} closed form')
 
@@ -255,7 +253,7 @@ def test_opcheck(layout, device):
     for setting, dtype in ((SETTINGS[3], torch.bfloat16), (SETTINGS[4], torch.float32)):
         x, parameters, grad = make(kind.shape(6), kind.channel_dim, *setting, dtype, device)
         x, dim = kind.place(x), kind.channel_dim % x.dim()
-        parameters += [None] * (3 - len(parameters))
+        parameters += [None] * (2 - len(parameters))
         given = [t if t is None else t.requires_grad_() for t in (x.detach(), *parameters)]
         torch.library.opcheck(torch.ops.mmact.dyrelu.default, (*given, dim))
         plain = [t if t is None else t.detach() for t in given]
@@ -319,12 +317,12 @@ def test_no_second_tensor_of_the_inputs_size_in_backward():
     """The average's gradient is added in place, to the tensor that dyrelu's backward has made."""
     x = random_tensor((2, 64, 32, 32), torch.float32).requires_grad_()
     weight = random_tensor((64,), torch.float32).requires_grad_()
-    slopes, intercepts = random_tensor((2, 2, 2, 64), torch.float32).unbind()
+    coefficients = random_tensor((2, 4, 64), torch.float32)
 
     def run():
         same, mean, logits = ops.dyrelu_squeeze(x, weight)
         attention = logits.flatten(1).softmax(1).reshape(logits.shape)
-        y = ops.dyrelu(same, slopes + mean.unsqueeze(1), intercepts, attention)
+        y = ops.dyrelu(same, coefficients + mean.unsqueeze(1), attention)
         y.backward(x.detach())
 
     run()
@@ -357,7 +355,7 @@ def test_empty(device):
 
 
 def row(*numbers, dtype=torch.float64, device='cpu'):
-    """(1, K, 1) coefficients of one channel."""
+    """(1, 2 K, 1) coefficients of one channel."""
     return torch.tensor(numbers, dtype=dtype, device=device).reshape(1, -1, 1)
 
 
@@ -366,15 +364,12 @@ def test_by_hand(device):
     x = torch.tensor([[[-3.0, -0.5, 0.0, 0.75, 2.0]]], dtype=torch.float64, device=device)
     attention = torch.full_like(x, 0.5)
     grad = torch.tensor([[[1.0, 10, 100, 1000, 10000]]], dtype=torch.float64, device=device)
-    slopes, intercepts = row(2.0, -1.0, 0.0, device=device), row(-1.0, 0.0, 0.5, device=device)
-    y, gx, ga, gb, gp = with_gradients(
-        call(ops.dyrelu, 1), x, (slopes, intercepts, attention), grad
-    )
+    coefficients = row(2.0, -1.0, 0.0, -1.0, 0.0, 0.5, device=device)
+    y, gx, gc, gp = with_gradients(call(ops.dyrelu, 1), x, (coefficients, attention), grad)
     assert y.flatten().tolist() == [1.5, 0.25, 0.25, 0.25, 1.5]
     # Where two meet, the last one counts: the constant, whose slope is 0.
     assert gx.flatten().tolist() == [-0.5, 0, 0, 0, 10000]
-    assert ga.flatten().tolist() == [10000, -1.5, 0.5 * (-5 + 750)]
-    assert gb.flatten().tolist() == [5000, 0.5, 555]
+    assert gc.flatten().tolist() == [10000, -1.5, 0.5 * (-5 + 750), 5000, 0.5, 555]
     assert gp.flatten().tolist() == [3, 5, 50, 500, 30000]
 
 
@@ -386,38 +381,34 @@ def test_special_cases_of_table_1(dtype, device):
     grad = random_tensor(x.shape, dtype, device, seed=4)
     one = torch.ones(3, 5, dtype=dtype, device=device)
     leaks = torch.tensor([0.25, 0.5, 0.125, 0, 1], dtype=dtype, device=device)  # exact
-    zeros = torch.zeros(3, 2, 5, dtype=dtype, device=device)
     for function, second in (
         (torch.relu, 0 * one),
         (lambda x: torch.nn.functional.leaky_relu(x, 0.25), 0.25 * one),
         (lambda x: torch.nn.functional.prelu(x, leaks), leaks.expand(3, 5)),
     ):
+        coefficients = torch.stack([one, second, 0 * one, 0 * one], 1)
         expected = with_gradients(function, x, (), grad)
-        actual = with_gradients(
-            lambda x, s=second: ops.dyrelu(x, torch.stack([one, s], 1), zeros), x, (), grad
-        )
+        actual = with_gradients(lambda x, c=coefficients: ops.dyrelu(x, c), x, (), grad)
         assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
-    excitation = random_tensor((3, 1, 5), dtype, device).sigmoid()
-    y = ops.dyrelu(x, excitation, zeros[:, :1])
-    assert_near(
-        y, x.double() * excitation.double()[:, 0, :, None, None], TOLERANCES[dtype].elements
-    )
+    excitation = random_tensor((3, 5), dtype, device).sigmoid()
+    y = ops.dyrelu(x, torch.stack([excitation, 0 * one], 1))
+    assert_near(y, x.double() * excitation.double()[:, :, None, None], TOLERANCES[dtype].elements)
 
 
 def test_xor(device):
     """Section 3.2, Eq. 3: one linear layer, then one function whose slope is its input."""
     points = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]], device=device)
     z = points @ torch.tensor([[1.0], [-1.0]], device=device)
-    slopes = z.unsqueeze(1)
-    assert ops.dyrelu(z, slopes, torch.zeros_like(slopes)).flatten().tolist() == [0, 1, 1, 0]
+    coefficients = torch.stack([z, torch.zeros_like(z)], 1)
+    assert ops.dyrelu(z, coefficients).flatten().tolist() == [0, 1, 1, 0]
 
 
 def test_attention_multiplies_slopes_and_intercepts(device):
     """Section 4.1: with positive attention the product with the maximum is the same."""
-    x, (a, b, attention), _ = make((2, 5, 3, 4), 1, 3, True, True, torch.float64, device)
-    slopes, intercepts = (t[..., None, None] * attention.unsqueeze(1) for t in (a, b))
+    x, (c, attention), _ = make((2, 5, 3, 4), 1, 3, True, True, torch.float64, device)
+    slopes, intercepts = (c[..., None, None] * attention.unsqueeze(1)).chunk(2, 1)
     expected = (slopes * x.unsqueeze(1) + intercepts).amax(1)
-    assert_near(ops.dyrelu(x, a, b, attention), expected, 1e-15)
+    assert_near(ops.dyrelu(x, c, attention), expected, 1e-15)
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
@@ -450,37 +441,36 @@ def test_infinity_times_a_slope_of_zero(dtype, device):
     x = torch.full((1, 1, 40), INF, dtype=dtype, device=device)
     kind = parameter_dtype(dtype)
     for slopes in ((1.0, 0.0), (0.0, 1.0), (1.0, 0.0, 1.0)):
-        a = row(*slopes, dtype=kind, device=device)
+        coefficients = row(*slopes, *[0.0] * len(slopes), dtype=kind, device=device)
         for function in (ops.dyrelu, reference.dyrelu):
-            assert function(x, a, torch.zeros_like(a)).isnan().all()
-    a = row(1.0, -1.0, dtype=kind, device=device)
-    assert (ops.dyrelu(x, a, torch.zeros_like(a)) == INF).all()
+            assert function(x, coefficients).isnan().all()
+    assert (ops.dyrelu(x, row(1.0, -1.0, 0.0, 0.0, dtype=kind, device=device)) == INF).all()
 
 
 def test_errors():
     x = torch.randn(2, 6, 4, 4)
-    good = torch.ones(2, 2, 6)
+    good = torch.ones(2, 4, 6)
     cases = [
-        ((x, good[:1], good[:1]), {}, r'slopes must have shape .* B=2 and C=6'),
-        ((x, good[..., :3], good[..., :3]), {}, r'got \(2, 2, 3\)'),
-        ((x, good[:, :0], good[:, :0]), {}, 'slopes must have shape'),
-        ((x, good, good[:, :1]), {}, 'intercepts must have the shape of slopes'),
-        ((x, good, good, torch.ones(2, 6, 4, 4)), {}, r'attention must have shape \(2, 1, 4, 4\)'),
-        ((x, good, good), dict(channel_dim=0), 'other than 0, which holds the samples'),
-        ((x, good, good), dict(channel_dim=4), 'channel_dim=4 must be a dimension'),
+        ((x, good[:1]), {}, r'coefficients must have shape .* B=2 and C=6'),
+        ((x, good[..., :3]), {}, r'got \(2, 4, 3\)'),
+        ((x, good[:, :0]), {}, 'coefficients must have shape'),
+        ((x, good[:, :3]), {}, 'coefficients must have shape'),
+        ((x, good, torch.ones(2, 6, 4, 4)), {}, r'attention must have shape \(2, 1, 4, 4\)'),
+        ((x, good), dict(channel_dim=0), 'other than 0, which holds the samples'),
+        ((x, good), dict(channel_dim=4), 'channel_dim=4 must be a dimension'),
     ]
     for arguments, options, message in cases:
         with pytest.raises(ValueError, match=message):
             ops.dyrelu(*arguments, **options)
     with pytest.raises(TypeError, match=r'dyrelu: x must be a floating-point tensor'):
-        ops.dyrelu(x.long(), good, good)
+        ops.dyrelu(x.long(), good)
     with pytest.raises(ValueError, match=r'weight must have shape \(6,\)'):
         ops.dyrelu_squeeze(x, torch.ones(5))
     with pytest.raises(ValueError, match='channel_dim=-4'):
         ops.dyrelu_squeeze(x, channel_dim=-4)
     with pytest.raises(TypeError, match='dyrelu_squeeze'):
         ops.dyrelu_squeeze(x.long())
-    y = ops.dyrelu(x.requires_grad_(), good, good)
+    y = ops.dyrelu(x.requires_grad_(), good)
     grad = torch.autograd.grad(y.sum(), x, create_graph=True)[0]
     if grad.requires_grad:
         with pytest.raises(RuntimeError, match='differentiable once'):

@@ -1,32 +1,12 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Backbones that take ``act_cfg``. Each needs the codebase whose backbone it extends."""
+"""Backbones that take ``act_cfg``. The ResNets need the codebase whose backbone they extend."""
 
-import importlib
-from importlib.util import find_spec
+from .._optional import register
+from .mobilenet_v2 import MobileNetV2
+from .mobilenet_v3 import MobileNetV3
 
-from ...registry import MODELS
+register('ResNet', 'models.backbones.resnet', "MMDetection's ResNet", 'mmdet')
+register('ResNetV1c', 'models.backbones.resnet_v1c', "MMSegmentation's ResNetV1c", 'mmseg')
 
-
-def _register(name: str, home: str, codebase: str, module: str) -> None:
-    """Registers a backbone, or what says why it is not there: codebases are optional."""
-    if find_spec(module) is None:
-        reason = f'{module} is not installed: pip install onedl-{codebase.lower()} (or {module})'
-    else:
-        try:
-            importlib.import_module(module)
-        # Versions that do not fit together end in an AssertionError.
-        except (ImportError, AssertionError) as error:
-            reason = f'{module} cannot be imported: {error}'
-        else:
-            importlib.import_module(home, __name__)
-            return
-
-    def unavailable(*args, **kwargs):
-        raise ImportError(f"mmact.{name} extends {codebase}'s {name}, and {reason}")
-
-    MODELS.register_module(name=name, module=unavailable)
-
-
-_register('ResNet', '.resnet', 'MMDetection', 'mmdet')
-_register('ResNetV1c', '.resnet_v1c', 'MMSegmentation', 'mmseg')
+__all__ = ['MobileNetV2', 'MobileNetV3']

@@ -29,9 +29,9 @@ class TaskAwareAttention(DyReLUB):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
 
-    def normalize(self, z: Tensor) -> Tensor:
-        """The residual, from -1 to 1."""
-        return 2 * F.hardsigmoid(z) - 1
+    def gate(self, z: Tensor) -> Tensor:
+        """s in the residual 2 s - 1."""
+        return F.hardsigmoid(z)
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         if f'{prefix}conv1.conv.weight' in state_dict:

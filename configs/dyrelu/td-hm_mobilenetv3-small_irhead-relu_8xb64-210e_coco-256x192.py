@@ -1,0 +1,5 @@
+_base_ = './td-hm_mobilenetv2-relu_irhead-relu_8xb64-210e_coco-256x192.py'
+model = dict(
+    backbone=dict(_delete_=True, type='mmact.MobileNetV3', arch='small_early'),
+    head=dict(in_channels=576),
+)
