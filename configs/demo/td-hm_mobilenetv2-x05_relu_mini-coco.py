@@ -3,7 +3,7 @@
 _base_ = '../dyrelu/td-hm_mobilenetv2-x05-relu_irhead-relu_8xb64-210e_coco-256x192.py'
 
 data_root = 'data/mini_coco/'
-max_epochs = 30
+max_epochs = 20
 
 # A third of the size, and a quarter of the head's width. The heat maps' peaks stay as wide as at
 # full size, because wide ones are learned sooner.
@@ -44,6 +44,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/person_keypoints_val2017.
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+optim_wrapper = dict(optimizer=dict(lr=0.002))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(

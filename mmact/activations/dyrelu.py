@@ -9,7 +9,7 @@ Where the paper leaves a choice, or errs:
 
 - Eq. 4's alpha and beta are the coefficients' initial values only if the residual starts at 0. The
   paper does not say how; the second linear layer starts at zero here. With the default alphas
-  and betas a network then starts as its ReLU twin, to the bit and with the same gradients.
+  and betas, A and B then start as ReLU, to the bit and with its gradients.
 - The hyper function's first layer has C // R units (figure 2), at least one.
 - Where several of the linear functions meet, the last one gives the gradient: ReLU's at 0.
 - Section 4.1 multiplies the attention of Eq. 5 with slopes and intercepts. It is positive, so
