@@ -64,6 +64,12 @@ MMACT_HD inline typename Simd<T>::U number_from(int64_t first, int64_t step) {
          static_cast<Number>(first);
 }
 
+// Where in memory a tile can be used in place, without a copy in L1: its first vector, and how far
+// it is from one to the next. `at` is -1 if it can't.
+struct InPlace {
+  int64_t at, step;
+};
+
 // The elements of one tile: where they are in memory, and how to bring them to L1 and back.
 template <class St>
 struct ChannelTile {
@@ -87,13 +93,11 @@ struct ChannelTile {
       write_values<St>(from + done, n, static_cast<Raw*>(to) + at);
     });
   }
-  // Where in memory the tile can be used in place, without a copy in L1; -1 if it can't.
-  MMACT_HD int64_t direct() const {
-    if (St::kConverts || size() % Simd<T>::kWidth != 0) return -1;
+  MMACT_HD InPlace in_place() const {
+    constexpr int64_t kWidth = Simd<T>::kWidth;
     const int64_t i = begin % task.inner;
-    return i + size() <= task.inner
-               ? ((begin / task.inner) * task.channels + channel) * task.inner + i
-               : -1;
+    if (St::kConverts || size() % kWidth != 0 || i + size() > task.inner) return {-1, kWidth};
+    return {((begin / task.inner) * task.channels + channel) * task.inner + i, kWidth};
   }
 };
 
@@ -125,7 +129,10 @@ struct LaneTile {
     for (int64_t row = begin; row < end; ++row, from += kWidth)
       write_values<St>(from, n, static_cast<Raw*>(to) + row * task.channels + channel);
   }
-  MMACT_HD int64_t direct() const { return -1; }
+  MMACT_HD InPlace in_place() const {
+    if (St::kConverts || lanes() < kWidth) return {-1, kWidth};
+    return {begin * task.channels + channel, task.channels};
+  }
 };
 
 // Forward ----------------------------------------------------------------------------------------
@@ -138,18 +145,18 @@ MMACT_HD inline void forward_tile(const Task& task, const F& f, const Tile& tile
   alignas(64) T buffer[kTile];
   const T* from = buffer;
   T* to = buffer;
-  const int64_t at = tile.direct();
-  if (at >= 0) {
-    from = static_cast<const T*>(task.x) + at;
-    to = static_cast<T*>(task.out) + at;
+  const InPlace place = tile.in_place();
+  if (place.at >= 0) {
+    from = static_cast<const T*>(task.x) + place.at;
+    to = static_cast<T*>(task.out) + place.at;
   } else {
     const int64_t last = tile.size() / S::kWidth * S::kWidth;
     if (last < tile.size()) S::store(buffer + last, S::set(0));
     tile.read(task.x, buffer);
   }
-  for (int64_t i = 0; i < tile.size(); i += S::kWidth)
-    S::store(to + i, f(S::load(from + i), i));
-  if (at < 0) tile.write(buffer, task.out);
+  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += place.step)
+    S::store(to + p, f(S::load(from + p), i));
+  if (place.at < 0) tile.write(buffer, task.out);
 }
 
 // Backward ---------------------------------------------------------------------------------------
@@ -180,9 +187,9 @@ MMACT_HD inline void forward_sums(const Task& task, const F& f, const Tile& tile
   using S = Simd<T>;
   alignas(64) T buffer[kTile];
   const T* from = buffer;
-  const int64_t at = tile.direct();
-  if (at >= 0) {
-    from = static_cast<const T*>(task.x) + at;
+  const InPlace place = tile.in_place();
+  if (place.at >= 0) {
+    from = static_cast<const T*>(task.x) + place.at;
   } else {
     const int64_t last = tile.size() / S::kWidth * S::kWidth;
     if (last < tile.size()) S::store(buffer + last, S::set(0));
@@ -190,7 +197,8 @@ MMACT_HD inline void forward_sums(const Task& task, const F& f, const Tile& tile
   }
   typename S::V sums[kSums];
   for (int e = 0; e < kSums; ++e) sums[e] = S::set(0);
-  for (int64_t i = 0; i < tile.size(); i += S::kWidth) f(S::load(from + i), i, sums);
+  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += place.step)
+    f(S::load(from + p), i, sums);
   for (int e = 0; e < kSums; ++e) flush(e, sums[e]);
 }
 
@@ -202,15 +210,17 @@ struct BackwardTile {
   using S = Simd<T>;
   const T *x, *grad;
   T* out;
+  int64_t step;  // from one vector to the next
   bool buffered;
 
   MMACT_HD BackwardTile(const Task& task, const Tile& tile, T* x_buffer, T* grad_buffer)
-      : x(x_buffer), grad(grad_buffer), out(x_buffer), buffered(true) {
-    const int64_t at = tile.direct();
-    if (at >= 0) {
-      x = static_cast<const T*>(task.x) + at;
-      grad = static_cast<const T*>(task.grad) + at;
-      out = static_cast<T*>(task.out) + at;
+      : x(x_buffer), grad(grad_buffer), out(x_buffer), step(S::kWidth), buffered(true) {
+    const InPlace place = tile.in_place();
+    if (place.at >= 0) {
+      x = static_cast<const T*>(task.x) + place.at;
+      grad = static_cast<const T*>(task.grad) + place.at;
+      out = static_cast<T*>(task.out) + place.at;
+      step = place.step;
       buffered = false;
       return;
     }
@@ -235,8 +245,8 @@ MMACT_HD inline void backward_sums(const Task& task, const F& f, const Tile& til
   const BackwardTile<St, Tile> at(task, tile, x_buffer, grad_buffer);
   typename S::V sums[kSums];
   for (int e = 0; e < count; ++e) sums[e] = S::set(0);
-  for (int64_t i = 0; i < tile.size(); i += S::kWidth)
-    S::store(at.out + i, f(S::load(at.x + i), S::load(at.grad + i), i, sums));
+  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step)
+    S::store(at.out + p, f(S::load(at.x + p), S::load(at.grad + p), i, sums));
   if (at.buffered) tile.write(x_buffer, task.out);
   for (int e = 0; e < count; ++e) flush(e, sums[e]);
 }
@@ -283,14 +293,14 @@ MMACT_HD inline void backward_bins(const Task& task, const F& f, const Tile& til
   alignas(64) T terms[kTerms][kTile];
   alignas(64) typename S::Int bins[kTile];
   const BackwardTile<St, Tile> at(task, tile, x_buffer, terms[0]);
-  for (int64_t i = 0; i < tile.size(); i += S::kWidth) {
+  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step) {
     typename S::I bin;
     typename S::V term[kTerms];
-    const typename S::V gx = f.backward(S::load(at.x + i), S::load(at.grad + i), bin, term);
+    const typename S::V gx = f.backward(S::load(at.x + p), S::load(at.grad + p), bin, term);
     __builtin_memcpy(bins + i, &bin, sizeof(bin));
 #pragma GCC unroll 4
     for (int t = 0; t < kTerms; ++t) S::store(terms[t] + i, term[t]);
-    S::store(at.out + i, gx);
+    S::store(at.out + p, gx);
   }
   if (at.buffered) tile.write(x_buffer, task.out);
 
