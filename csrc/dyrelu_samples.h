@@ -39,10 +39,10 @@ inline void check_squeeze_bwd(const at::Tensor& grad_x, const std::optional<at::
   const int64_t channels = grad_x.size(channel_dim);
   TORCH_CHECK(!weight || (x && grad_logits && grad_logits->numel() * channels == grad_x.numel()),
               "dyrelu_squeeze: a weight needs x and grad_logits");
-  TORCH_CHECK(grad_mean.dim() == 2 && grad_mean.size(0) == grad_x.size(0) &&
-                  grad_mean.size(1) == channels,
-              "dyrelu_squeeze: grad_mean must have shape (", grad_x.size(0), ", ", channels,
-              "), got ", grad_mean.sizes());
+  TORCH_CHECK(
+      grad_mean.dim() == 2 && grad_mean.size(0) == grad_x.size(0) && grad_mean.size(1) == channels,
+      "dyrelu_squeeze: grad_mean must have shape (", grad_x.size(0), ", ", channels, "), got ",
+      grad_mean.sizes());
 }
 
 // Returns K.
@@ -57,8 +57,8 @@ inline int check_dyrelu(const at::Tensor& x, const at::Tensor& coefficients,
                   coefficients.size(1) >= 2 && coefficients.size(1) % 2 == 0 &&
                   coefficients.size(1) <= 2 * kMaxFunctions &&
                   (groups == channels || (groups == 1 && !attention)),
-              kOp, ": coefficients must have shape (", samples, ", 2 K, ", channels,
-              " or 1), got ", coefficients.sizes());
+              kOp, ": coefficients must have shape (", samples, ", 2 K, ", channels, " or 1), got ",
+              coefficients.sizes());
   TORCH_CHECK(is_supported(x.scalar_type()), kOp,
               ": x must be floating-point of 16, 32 or 64 bits, got ", x.scalar_type());
   const auto check_like = [&](const char* name, const at::Tensor& t) {
@@ -89,8 +89,7 @@ struct Samples {
 };
 
 // How t's memory is seen so; nothing if it cannot be.
-inline std::optional<Samples> samples_in(const at::Tensor& t, int64_t groups,
-                                         int64_t channel_dim) {
+inline std::optional<Samples> samples_in(const at::Tensor& t, int64_t groups, int64_t channel_dim) {
   const int64_t samples = t.size(0), size = t.numel() / samples;
   if (groups == 1 && t.size(channel_dim) > 1) {
     if (!t.is_non_overlapping_and_dense() || (samples > 1 && t.stride(0) != size)) return {};
@@ -109,9 +108,7 @@ class Arrangement {
   Samples samples;
 
   Arrangement(const at::Tensor& x, int64_t groups, int64_t channel_dim)
-      : x_(x),
-        like_(at::empty_like(x, x.options().device(at::kMeta))),
-        channel_dim_(channel_dim) {
+      : x_(x), like_(at::empty_like(x, x.options().device(at::kMeta))), channel_dim_(channel_dim) {
     auto found = samples_in(like_, groups, channel_dim);
     if (!found) {  // channels between other dimensions, or samples that are not apart
       moved_ = true;

@@ -203,7 +203,7 @@ def peak_memory(module: nn.Module, x: Tensor, grad: Tensor) -> float:
 
     Input, its gradient's gradient and parameters, which are there before, do not count.
     """
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         module(x).backward(grad)
         x.grad = None
     held = peak = 0

@@ -75,13 +75,12 @@ class Run {
     return {keep(t).const_data_ptr(), t.size(0) == 1 ? 0 : t.stride(0), t.stride(1)};
   }
   void sum(int64_t entries) {
-    sums_ = at::zeros(
-        {task_.task.num_chunks, samples_.samples, entries, task_.task.channel_stride}, at::kDouble);
+    sums_ = at::zeros({task_.task.num_chunks, samples_.samples, entries, task_.task.channel_stride},
+                      at::kDouble);
     task_.task.sums = sums_.mutable_data_ptr<double>();
   }
   void sum_pixels() {
-    pixel_sums_ =
-        empty_arithmetic(x_, {task_.num_blocks, samples_.samples, samples_.pixels});
+    pixel_sums_ = empty_arithmetic(x_, {task_.num_blocks, samples_.samples, samples_.pixels});
     task_.pixel_sums = pixel_sums_.mutable_data_ptr();
   }
   // (samples, entries, channels), in double
@@ -99,9 +98,8 @@ class Run {
   void operator()(const Kernel& kernel) const {
     const int64_t items = samples_.samples * task_.task.num_chunks * task_.num_blocks;
     const int64_t grain = std::max<int64_t>(1, 32768 / (x_.numel() / items + 1));
-    at::parallel_for(0, items, grain, [&](int64_t begin, int64_t end) {
-      kernel(storage_of(x_), begin, end);
-    });
+    at::parallel_for(0, items, grain,
+                     [&](int64_t begin, int64_t end) { kernel(storage_of(x_), begin, end); });
   }
 
  private:

@@ -1,8 +1,8 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Dynamic ReLU on the CPU engine for samples. Included once per instruction set, after samples.h and
-// inside its namespace.
+// Dynamic ReLU on the CPU engine for samples. Included once per instruction set, after samples.h
+// and inside its namespace.
 
 // Two functions, as in the paper's experiments, stay in registers.
 template <class T, int kCount, class Rows>
@@ -111,8 +111,8 @@ struct SqueezeBackward {
 };
 
 template <template <class, int, bool, bool> class Run, bool kLanes>
-void run_dyrelu_in_layout(Storage storage, const SamplesTask& s, const SampleTable& table, int count,
-                          int64_t begin, int64_t end) {
+void run_dyrelu_in_layout(Storage storage, const SamplesTask& s, const SampleTable& table,
+                          int count, int64_t begin, int64_t end) {
   with_storage(storage, [&](auto st) MMACT_LAMBDA {
     using St = decltype(st);
     if (count != 2)

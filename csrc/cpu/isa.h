@@ -54,16 +54,17 @@ struct SamplesTask {
   void* pixel_sums;    // (num_blocks, samples, pixels): partial sums
 };
 
-// Numbers of the channels of samples, in the storage type's arithmetic: number `row` of a channel is
-// at sample * sample_stride + row * row_stride + channel. Where a lane is a channel, whole vectors of
-// channels can be read.
+// Numbers of the channels of samples, in the storage type's arithmetic: number `row` of a channel
+// is at sample * sample_stride + row * row_stride + channel. Where a lane is a channel, whole
+// vectors of channels can be read.
 struct SampleTable {
   const void* numbers;
   int64_t sample_stride, row_stride;
 };
 
-using DyreluRun = void (*)(Storage storage, const SamplesTask& task, const SampleTable& coefficients,
-                           int num_functions, int64_t begin, int64_t end);
+using DyreluRun = void (*)(Storage storage, const SamplesTask& task,
+                           const SampleTable& coefficients, int num_functions, int64_t begin,
+                           int64_t end);
 // Forward sums; `mean` is not used. Backward adds `mean` / pixels to the gradient.
 using SqueezeRun = void (*)(Storage storage, const SamplesTask& task, const SampleTable& weight,
                             const SampleTable& mean, int64_t begin, int64_t end);

@@ -1,8 +1,8 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// The CPU engine for kernels on a SamplesTask. Included once per instruction set, after engine.h and
-// inside its namespace.
+// The CPU engine for kernels on a SamplesTask. Included once per instruction set, after engine.h
+// and inside its namespace.
 //
 // A work item is a run of pixels of one sample in a block of channels: the pixels' numbers are read
 // once for all channels of the block, and sums over channels stay in L1.

@@ -7,8 +7,8 @@
 // A warp works alone, on a run of pixels of one sample in a block of channels. Where a channel's
 // pixels are neighbours in memory, a thread keeps its pixels and goes from channel to channel, and
 // the warp adds up a channel's sums; where channels are neighbours, a thread keeps its channel and
-// goes from pixel to pixel, and the warp adds up a pixel's. There are no atomics: every sum is taken
-// in an order that sizes alone decide.
+// goes from pixel to pixel, and the warp adds up a pixel's. There are no atomics: every sum is
+// taken in an order that sizes alone decide.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -58,8 +58,8 @@ inline SamplesTask make_samples_task(const Samples& s, bool pixel_sums) {
   return task;
 }
 
-// Numbers of the channels of samples: number `row` of a channel is at sample * sample_stride + row *
-// row_stride + channel.
+// Numbers of the channels of samples: number `row` of a channel is at sample * sample_stride + row
+// * row_stride + channel.
 template <class T>
 struct SampleTable {
   const T* numbers;
@@ -97,8 +97,7 @@ struct SamplesItem {
   bool exists;
 
   __device__ explicit SamplesItem(const SamplesTask& task) {
-    const int64_t number =
-        (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
+    const int64_t number = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kWarp;
     block = number % task.num_blocks;
     chunk = number / task.num_blocks % task.num_chunks;
     sample = number / task.num_blocks / task.num_chunks;
@@ -168,12 +167,11 @@ __global__ void __launch_bounds__(kSampleThreads)
       for (int v = 0; v < kVector; ++v) {
         const T x = Formula::kX ? static_cast<T>(packs[r].values[v]) : T(0);
         const T grad = Formula::kGrad ? static_cast<T>(grads[r].values[v]) : T(0);
-        const T y = formula.element(f, x, grad, pixels[r * kVector + v],
-                                    pixel_sums[r * kVector + v], sums);
+        const T y =
+            formula.element(f, x, grad, pixels[r * kVector + v], pixel_sums[r * kVector + v], sums);
         if (Formula::kOut) packs[r].values[v] = static_cast<Raw>(y);
       }
-      if (Formula::kOut)
-        *reinterpret_cast<Pack*>(data.out + run + at(r)) = packs[r];
+      if (Formula::kOut) *reinterpret_cast<Pack*>(data.out + run + at(r)) = packs[r];
     }
     const int count = formula.sums();
 #pragma unroll

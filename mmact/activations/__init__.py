@@ -6,6 +6,7 @@ from .apl import APL
 from .arelu import ELSA, AReLU
 from .base import Activation, ChannelActivation, unresolved
 from .catalogue import ActivationRecord, list_activations
+from .ditac import DiTAC
 from .dyrelu import DyReLUA, DyReLUB, DyReLUC
 from .frelu import FReLU
 from .maxout import Maxout
@@ -15,6 +16,7 @@ from .pdelu import PDELU
 from .pwlu import PWLU
 from .slaf import SLAF
 from .srelu import SReLU
+from .to_pwlu import to_pwlu
 
 __all__ = [
     'APL',
@@ -29,6 +31,7 @@ __all__ = [
     'ActivationRecord',
     'ChannelActivation',
     'Comb',
+    'DiTAC',
     'DyReLUA',
     'DyReLUB',
     'DyReLUC',
@@ -37,5 +40,6 @@ __all__ = [
     'Mixture',
     'SReLU',
     'list_activations',
+    'to_pwlu',
     'unresolved',
 ]

@@ -5,6 +5,7 @@
 from . import reference
 from ._library import has_kernel
 from .arelu import arelu
+from .cpab import cpab
 from .dyrelu import dyrelu
 from .dyrelu_squeeze import dyrelu_squeeze
 from .pau import pau
@@ -13,6 +14,7 @@ from .pwlu import pwlu
 
 __all__ = [
     'arelu',
+    'cpab',
     'dyrelu',
     'dyrelu_squeeze',
     'has_kernel',

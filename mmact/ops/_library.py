@@ -52,19 +52,22 @@ def _warn_eager(device_type: str) -> None:
     )
 
 
-def define(schema: str, eager: Callable, fake: Callable) -> None:
+def define(schema: str, eager: Callable, fake: Callable, kernels: bool = True) -> None:
     """Defines an op with its eager implementation and its shape function.
 
     Args:
         schema: The op's schema without namespace, ``'name(Tensor x, ...) -> Tensor'``.
         eager: Implementation in PyTorch operations, used for every device without a kernel.
         fake: Returns empty tensors of the shapes, strides and dtypes of the result.
+        kernels: Whether there are kernels that an install may lack; False for ops that are
+            PyTorch operations everywhere.
     """
     name = schema[: schema.index('(')]
 
     @functools.wraps(eager)
     def run_eager(*args):
-        _warn_eager(args[0].device.type)
+        if kernels:
+            _warn_eager(args[0].device.type)
         return eager(*args)
 
     LIBRARY.define(schema, tags=[torch.Tag.pt2_compliant_tag])

@@ -327,7 +327,7 @@ def test_no_second_tensor_of_the_inputs_size_in_backward():
 
     run()
     x.grad = None
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         run()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
     held, peak = 0, 0

@@ -1,0 +1,222 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""DiTAC: activations made of a learned, invertible transformation of the line.
+
+Paper: Chelly, Finder, Ifergane, Freifeld, Trainable Highly-expressive Activation Functions, ECCV
+2024; equations and tables by the numbers of its supplementary material.
+
+Where the paper leaves a choice, or errs:
+
+- Section C says in words that data in [a, b] first go through T and then through GELU, which would
+  be T(x) * Phi(T(x)). Eq. 4 prints T(x) * Phi(x), and so it is here.
+- Eq. 6 jumps at a if a is negative: T(a) = a meets LeakyReLU(a) = negative_slope * a. The default
+  domain of 'leaky' begins at 0; others are taken literally.
+- Eq. 7 writes the outer affine maps as matrices. With velocities of 0 at both ends they
+  are a + exp(slope) * (x - a) and b + exp(slope) * (x - b).
+- [a, b] is "user-defined". The authors' program uses [-0.5, 2] for the GELU-like version and has no
+  other. The defaults here: that for 'gelu'; [0, 2], the same right end, for 'ge' and 'leaky'; and
+  [-3, 3], where nearly all of a normalised input lies, for 'inf', which has nothing else to
+  be outside.
+- Velocities are in units of x per unit of time, whatever the domain, and 0 at both ends in every
+  version, so that num_cells - 1 are learned (the 9 of Table 8).
+- The text does not give the smoothness prior in numbers; see :class:`DiTAC`.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.cpab import check_domain, cpab
+from ..ops.reference import opmath_dtype
+from ._mode import ChannelOrLayerActivation
+from .base import _positive_int
+
+#: The versions, and their default domains.
+DOMAINS: dict[str, tuple[float, float]] = {
+    'gelu': (-0.5, 2.0),
+    'ge': (0.0, 2.0),
+    'leaky': (0.0, 2.0),
+    'inf': (-3.0, 3.0),
+}
+
+#: Added to the diagonal of the prior's covariance, times the variance: it stays invertible however
+#: long the length scale.
+_NUGGET = 1e-6
+
+
+@lru_cache
+def _prior_factor(num_cells: int, length_scale: float, variance: float) -> Tensor:
+    """Cholesky factor L of the prior's covariance on a domain of width 1, (N - 1, N - 1)."""
+    place = torch.arange(num_cells + 1, dtype=torch.float64, device='cpu') / num_cells
+    distance = (place - place.unsqueeze(1)) / length_scale
+    covariance = torch.exp(-0.5 * distance**2) + _NUGGET * torch.eye(len(place)).to(place)
+    inner, ends = slice(1, -1), [0, -1]
+    across = covariance[inner][:, ends]
+    known = torch.linalg.solve(covariance[ends][:, ends], across.T)
+    return torch.linalg.cholesky(variance * (covariance[inner, inner] - across @ known))
+
+
+def _gelu(x: Tensor, factor: Tensor) -> Tensor:
+    """factor times the standard normal distribution function of x; 0 for both at -inf."""
+    return factor.clamp(min=torch.finfo(factor.dtype).min) * torch.special.ndtr(x)
+
+
+class DiTAC(ChannelOrLayerActivation):
+    """Diffeomorphism-based trainable activation: GELU or others of a learned CPAB transformation.
+
+    T is a CPAB transformation (:func:`mmact.ops.cpab`): the flow of a velocity field that is
+    piecewise affine on [a, b]. The versions (section C, Eq. 4 to 7), Phi being the standard normal
+    distribution function:
+
+    - ``'gelu'``, the paper's DiTAC: T(x) Phi(x) on [a, b], GELU outside;
+    - ``'ge'``, GE-DiTAC: GELU below 0, T on [0, b], x above;
+    - ``'leaky'``, L-DiTAC: T on [a, b], LeakyReLU outside;
+    - ``'inf'``, inf-DiTAC: T on [a, b], and outside the flow of the outer cells continued, which is
+      affine.
+
+    With theta = 0, T is the identity, and the versions are GELU, GELU below 0 and x above,
+    LeakyReLU (with a = 0), and the identity.
+
+    The smoothness prior: theta, divided by the width b - a, is a Gaussian process over the knots,
+    of mean 0 and covariance variance * exp(-d^2 / (2 length_scale^2)), d being the distance of
+    two knots divided by b - a, given that it is 0 at both ends. A millionth of the variance is
+    added to the diagonal.
+
+    Args:
+        version: As above.
+        num_cells: Number N >= 2 of cells of equal width.
+        domain: (a, b), finite; a must be 0 for 'ge'. None: (-0.5, 2) for 'gelu', (0, 2) for 'ge'
+            and 'leaky', (-3, 3) for 'inf'. The module's docstring says why.
+        negative_slope: Slope of LeakyReLU below 0, of 'leaky'.
+        init: ``'zero'``, or ``'prior'`` to draw theta from the smoothness prior.
+        length_scale: Of the prior, as a fraction of b - a.
+        variance: Of the prior, as a fraction of (b - a)^2.
+        mode: ``'layer'``: one function for all (the paper's setting), which needs no
+            number of channels; ``'channel'``: a function for each channel.
+        num_channels: Number of channels C for mode='channel'. None takes it from the surroundings
+            when the module is registered into a parent (see :mod:`mmact.activations.base`).
+        channel_dim: Dimension of the input that holds the channels. None takes it from the
+            surroundings (-1 after linear layers and LayerNorm, else 1).
+        inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
+
+    Shape:
+        Input and output: any shape, with C channels at ``channel_dim`` if mode='channel'; dtype and
+        memory format are kept. NaN gives NaN; infinities give the limits of the function.
+
+    Attributes:
+        theta: Velocities at the inner knots, in units of x per unit of time, (num_cells - 1,), or
+            (C, num_cells - 1) with mode='channel'. They act up to 32 cells per unit of time.
+
+    Raises:
+        ValueError: If an argument is out of range, or an input does not have C channels.
+        RuntimeError: In forward, if the number of channels is not known.
+
+    Example:
+        >>> act = DiTAC()
+        >>> act(torch.randn(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
+    """
+
+    def __init__(
+        self,
+        version: str = 'gelu',
+        num_cells: int = 10,
+        domain: tuple[float, float] | None = None,
+        negative_slope: float = 0.01,
+        init: str = 'zero',
+        length_scale: float = 0.1,
+        variance: float = 1e-3,
+        mode: str = 'layer',
+        num_channels: int | None = None,
+        channel_dim: int | None = None,
+        inplace: bool = False,
+    ) -> None:
+        super().__init__(num_channels, mode, channel_dim)
+        if version not in DOMAINS:
+            raise ValueError(
+                f'DiTAC: version must be one of {", ".join(map(repr, DOMAINS))}, got {version!r}'
+            )
+        if not _positive_int(num_cells) or num_cells < 2:
+            raise ValueError(f'DiTAC: num_cells must be an integer from 2 on, got {num_cells!r}')
+        if init not in ('zero', 'prior'):
+            raise ValueError(f"DiTAC: init must be 'zero' or 'prior', got {init!r}")
+        for name, value, low in (
+            ('negative_slope', negative_slope, -math.inf),
+            ('length_scale', length_scale, 0),
+            ('variance', variance, 0),
+        ):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or value <= low:
+                kind = 'a finite number' if low < 0 else 'a positive number'
+                raise ValueError(f'DiTAC: {name} must be {kind}, got {value!r}')
+        self.domain = check_domain('DiTAC', DOMAINS[version] if domain is None else domain)
+        if version == 'ge' and self.domain[0] != 0:
+            raise ValueError(
+                f"DiTAC: the domain of version 'ge' must begin at 0, got {domain!r} (version "
+                f"'gelu' takes any)"
+            )
+        self.version = version
+        self.num_cells = num_cells
+        self.negative_slope = float(negative_slope)
+        self.init = init
+        self.length_scale = float(length_scale)
+        self.variance = float(variance)
+        if self.resolved:
+            self.build(self.num_channels)
+
+    def build(self, num_channels: int) -> None:
+        """Creates theta, at zero or drawn from the prior."""
+        theta = torch.zeros(num_channels, self.num_cells - 1)
+        if self.init == 'prior':
+            a, b = self.domain
+            noise = torch.randn(theta.shape, dtype=torch.float64, device='cpu')
+            theta.copy_((b - a) * (noise @ self._factor().T))
+        self.theta = nn.Parameter(theta[0].clone() if self.mode == 'layer' else theta)
+
+    def _factor(self) -> Tensor:
+        return _prior_factor(self.num_cells, self.length_scale, self.variance)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
+        dim = self._dim(x)
+        value = x.to(opmath_dtype(x.dtype))
+        theta = self.theta.unsqueeze(0) if self.mode == 'layer' else self.theta
+        extend = 'affine' if self.version == 'inf' else 'identity'
+        y = cpab(value, theta, self.domain, dim, extend)
+        if self.version == 'gelu':
+            y = _gelu(value, y)
+        elif self.version == 'ge':
+            y = torch.where(value < 0, _gelu(value, value), y)
+        elif self.version == 'leaky':
+            a, b = self.domain
+            outside = (value < a) | (value > b)
+            y = torch.where(outside, F.leaky_relu(value, self.negative_slope), y)
+        return y.to(x.dtype)
+
+    def smoothness(self) -> Tensor:
+        """The smoothness regulariser: theta^T Sigma^-1 theta, Sigma being the prior's covariance.
+
+        Returns:
+            One number, differentiable in theta, summed over channels. For a theta drawn from the
+            prior it is on average the number of elements of theta.
+
+        Raises:
+            RuntimeError: If the number of channels is not known.
+        """
+        self.require_resolved()
+        a, b = self.domain
+        theta = self.theta.reshape(-1, self.num_cells - 1).T.to(opmath_dtype(self.theta.dtype))
+        factor = self._factor().to(theta)
+        whitened = torch.linalg.solve_triangular(factor, theta / (b - a), upper=False)
+        return whitened.square().sum()
+
+    def extra_repr(self) -> str:
+        return (
+            f'version={self.version!r}, num_cells={self.num_cells}, domain={self.domain}, '
+            f'{super().extra_repr()}'
+        )

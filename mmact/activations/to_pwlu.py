@@ -1,0 +1,162 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Conversion of any scalar activation into a PWLU, for deployment.
+
+Section 4.3 of the PWLU paper evaluates a piecewise-linear function on uniform intervals with one
+multiply-add and two look-ups; so every function that a network has learned can be.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .base import ChannelActivation, _positive_int
+from .dyrelu import DyReLUA, DyReLUB, DyReLUC
+from .pwlu import PWLU
+
+#: Numbers of intervals that are tried: even, so that the middle of the bounds is a point.
+_CANDIDATES = (2, 4, 6, *(k << n for n in range(2, 12) for k in (2, 3)), 8192)
+
+#: The error is measured at this many points in each interval, and at _LEAST_SAMPLES at least.
+_SAMPLES = 32
+_LEAST_SAMPLES = 16384
+
+
+class _Rows:
+    """An activation in evaluation and float64, as a function of rows: (C, M) to (C, M)."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        self.name = type(activation).__name__
+        if isinstance(activation, ChannelActivation):
+            activation.require_resolved()
+        self.channels = getattr(activation, 'num_channels', None) or getattr(
+            activation, 'num_parameters', 1
+        )
+        self.channel_dim = getattr(activation, 'channel_dim', None)
+        parameter = next((p for p in activation.parameters() if p.is_floating_point()), None)
+        self.like = torch.empty(0) if parameter is None else parameter.detach()
+        self.function = copy.deepcopy(activation).double().eval()
+        self._check_elementwise()
+
+    def _apply(self, x: Tensor) -> Tensor:
+        """The activation on (1, C, M, K), wherever it has its channels."""
+        dim = 1 if self.channel_dim is None else self.channel_dim
+        return self.function(x.movedim(1, dim)).movedim(dim, 1)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        y = self._apply(rows.expand(self.channels, -1)[None, :, :, None])[0, :, :, 0]
+        if not y.isfinite().all():
+            raise ValueError(f'to_pwlu: {self.name} is not finite on the bounds; narrow them')
+        return y
+
+    def _check_elementwise(self) -> None:
+        # A new DyReLU is a fixed function until it has learned something: the check below would
+        # take it for one.
+        same = not isinstance(self.function, (DyReLUA, DyReLUB, DyReLUC))
+        if same:
+            g = torch.Generator().manual_seed(0)
+            shape = (1, self.channels if self.channels > 1 else 3, 8, 8)
+            x, other = (2 * torch.randn(shape, dtype=torch.float64, generator=g) for _ in 'xy')
+            changed = torch.rand(shape, generator=g) < 0.5
+            x, other, changed = (t.to(self.like.device) for t in (x, other, changed))
+            with torch.no_grad():
+                y, z = self._apply(x.clone()), self._apply(torch.where(changed, other, x))
+            same = y.shape == x.shape and torch.allclose(y[~changed], z[~changed], 1e-9, 1e-9)
+        if not same:
+            raise ValueError(
+                f'to_pwlu: {self.name} is not elementwise (an output depends on more than the '
+                f'input at its place), so no table of one number can replace it'
+            )
+
+    def slopes(self, points: Tensor) -> Tensor:
+        """The derivative at M points, (C, M)."""
+        with torch.enable_grad():
+            x = points.expand(self.channels, -1).clone().requires_grad_()
+            y = self(x * 1)
+            if not y.requires_grad:
+                return torch.zeros_like(x)
+            return torch.autograd.grad(y.sum(), x)[0]
+
+
+@torch.no_grad()
+def _interpolate(f: _Rows, num_intervals: int, left: float, right: float) -> tuple[PWLU, float]:
+    """The PWLU through f's values at the ends of the intervals, and its largest error."""
+
+    def grid(count: int) -> Tensor:
+        return torch.linspace(left, right, count + 1, dtype=torch.float64, device=f.like.device)
+
+    layer = PWLU(
+        f.channels,
+        num_intervals,
+        (left, right),
+        mode='layer' if f.channels == 1 else 'channel',
+        channel_dim=f.channel_dim,
+    ).to(f.like)
+    layer.points.copy_(f(grid(num_intervals)))
+    # From outside: a bound may be where the function has a corner.
+    margin = 1e-6 * (right - left)
+    slopes = f.slopes(grid(1) + grid(1).new_tensor([-margin, margin]))
+    layer.left_slope.copy_(slopes[:, 0])
+    layer.right_slope.copy_(slopes[:, 1])
+    # The parameters as they are stored, evaluated without rounding. The number of samples is a
+    # multiple of num_intervals plus 1, so that they wander through the intervals.
+    samples = grid(num_intervals * max(_SAMPLES, -(-_LEAST_SAMPLES // num_intervals)) + 1)
+    error = _Rows(layer)(samples) - f(samples)
+    return layer, error.abs().max().item()
+
+
+def to_pwlu(
+    activation: nn.Module,
+    num_intervals: int | None = None,
+    max_error: float = 1e-3,
+    bounds: tuple[float, float] | None = None,
+) -> tuple[PWLU, float]:
+    """Converts a scalar activation, as it is in evaluation, into a PWLU.
+
+    The PWLU passes through the activation's values at the ends of uniform intervals, and goes on
+    outside of the bounds with its slopes there. It is in the phase 'learn', so that training may go
+    on; ``freeze()`` keeps it as it is.
+
+    Args:
+        activation: A layer that maps every element by itself: mmact's (DiTAC, PAU, AReLU, ...) or
+            PyTorch's (SiLU, PReLU, ...), for a layer or for channels. It is not changed.
+        num_intervals: N of the PWLU. None: the smallest of 2, 4, 6, 8, 12, 16, 24, ..., 8192 with
+            which the error is at most max_error.
+        max_error: Largest absolute error allowed between the bounds.
+        bounds: Bounds of the PWLU. None: (-8, 8). Outside, the error is that of continuing in
+            a straight line.
+
+    Returns:
+        The PWLU, with dtype, device and training mode of the activation, and the largest error
+        between the bounds, measured at 32 points or more in each interval (16384 or more in all) in
+        float64 with the parameters as they are stored.
+
+    Raises:
+        ValueError: If the activation is not elementwise (FReLU, Maxout, Dynamic ReLU, Softmax),
+            if max_error cannot be reached, or if an argument is out of range.
+        RuntimeError: If the activation does not know its number of channels.
+
+    Example:
+        >>> layer, error = to_pwlu(torch.nn.SiLU())
+    """
+    if num_intervals is not None and not _positive_int(num_intervals):
+        raise ValueError(
+            f'to_pwlu: num_intervals must be a positive integer or None, got {num_intervals!r}'
+        )
+    if not isinstance(max_error, (int, float)) or not 0 < max_error < math.inf:
+        raise ValueError(f'to_pwlu: max_error must be a positive number, got {max_error!r}')
+    f = _Rows(activation)
+    left, right = PWLU(1, bounds=(-8.0, 8.0) if bounds is None else bounds).bounds
+    for count in _CANDIDATES if num_intervals is None else (num_intervals,):
+        layer, error = _interpolate(f, count, left, right)
+        if error <= max_error:
+            return layer.train(activation.training), error
+    raise ValueError(
+        f'to_pwlu: with {count} intervals on [{left}, {right}] the error of {f.name} is '
+        f'{error:.3g}, above max_error={max_error:g}; allow more intervals or a larger error, or '
+        f'narrow the bounds (a function that jumps cannot be reached)'
+    )

@@ -1,0 +1,410 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""``mmact::cpab``: CPAB transformations of the line, in closed form.
+
+Source: Freifeld, Hauberg, Batmanghelich, Fisher, Transformations based on continuous
+piecewise-affine velocity fields, TPAMI 2017. DiTAC (:mod:`mmact.activations.ditac`) is made of
+them.
+
+A transformation is worked out in two steps. :func:`segment_table` turns velocities into a table in
+differentiable operations in float64: a trajectory starts in one cell of the tessellation and ends
+in one, and the points that share both form a segment. ``mmact::cpab`` then finds the segment of
+each element, evaluates one formula with the segment's constants, and in backward adds up gradients
+per segment; autograd carries those to the velocities.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
+from .reference import opmath_dtype
+
+#: Largest velocity that acts, in cells of the tessellation per unit of time. Slopes of the field
+#: are then at most 64, and exp(64) is in the range of float32.
+MAX_SPEED = 32.0
+
+#: Velocities up to this, in cells per unit of time, count as 0: nothing passes the knot.
+_STILL = 1e-60
+
+#: Columns of the table: reference point, T(reference) - reference, T' there minus 1, 1 / velocity
+#: there, slope of the field in the first cell, slope in the last cell.
+_COLUMNS = 6
+
+
+# (exp(z) - 1) / z and log(1 + z) / z --------------------------------------------------------------
+
+_SERIES_BELOW = 0.1
+_TERMS = 18
+_EXPM1 = [1 / math.factorial(k + 1) for k in range(_TERMS)]
+_LOG1P = [(-1) ** k / (k + 1) for k in range(_TERMS)]
+
+
+def _ratio(z: Tensor, function, coefficients: list[float]) -> Tensor:
+    """function(z) / z, from its series near 0, where autograd's quotient rule would cancel."""
+    near = z.abs() < _SERIES_BELOW
+    powers = torch.where(near, z, 0).unsqueeze(-1) ** torch.arange(_TERMS, device=z.device)
+    series = powers @ torch.tensor(coefficients, dtype=z.dtype, device=z.device)
+    far = torch.where(near, 1, z)
+    return torch.where(near, series, function(far) / far)
+
+
+def _expm1_ratio(z: Tensor) -> Tensor:
+    return _ratio(z, torch.expm1, _EXPM1)
+
+
+def _log1p_ratio(z: Tensor) -> Tensor:
+    return _ratio(z, torch.log1p, _LOG1P)
+
+
+def _with_derivative(z: Tensor, value: Tensor, slope: Tensor, coefficients: list[float]):
+    """(function(z) / z, its derivative) from function(z) and function'(z)."""
+    still = z == 0
+    safe = z.masked_fill(still, 1)
+    ratio = (value / safe).masked_fill(still, 1)
+    series = torch.zeros_like(z)
+    for k in range(_TERMS - 1, 0, -1):
+        series = series * z + k * coefficients[k]
+    return ratio, torch.where(z.abs() < _SERIES_BELOW, series, (slope - ratio) / safe)
+
+
+# The table ----------------------------------------------------------------------------------------
+
+
+def _arrival_times(velocity: Tensor, width: float) -> Tensor:
+    """Time needed from knot 0 to each knot at the speeds between them, (G, N + 1).
+
+    Cells that take longer than the one unit of time there is, or that nothing crosses because the
+    field changes sign, count 2, so that differences keep their precision.
+    """
+    speed, still = velocity.abs(), _STILL * width
+    left, right = speed[:, :-1], speed[:, 1:]
+    crossed = (velocity.sign()[:, :-1] * velocity.sign()[:, 1:] > 0) & (
+        torch.minimum(left, right) > still
+    )
+    slow = torch.where(crossed, torch.minimum(left, right), 1)
+    fast = torch.where(crossed, torch.maximum(left, right), 1)
+    time = width / slow * _log1p_ratio(fast / slow - 1)
+    return F.pad(torch.where(crossed & (time < 1.5), time, 2).cumsum(1), (1, 0))
+
+
+def _preimages(velocity: Tensor, slope: Tensor, arrival: Tensor, knots: Tensor) -> Tensor:
+    """Where the trajectories begin that are at the inner knots at time 1, ascending (G, N - 1)."""
+    width = (knots[-1] - knots[0]) / slope.size(1)
+    inner, now = velocity[:, 1:-1], arrival[:, 1:-1]
+    rightward = inner > 0
+    # Backwards in time, the last knot that is passed: to the left if the field points to the right.
+    before = torch.searchsorted(arrival, now - 1, right=True).clamp(1, slope.size(1))
+    after = torch.searchsorted(arrival, now + 1).clamp(1, slope.size(1)) - 1
+    last = torch.where(rightward, before, after)
+    cell = torch.where(rightward, before - 1, after)
+    time = 1 - (now - arrival.gather(1, last)).abs()
+    v, s = velocity.gather(1, last), slope.gather(1, cell)
+    result = knots[last] - v * time * _expm1_ratio(-s * time)
+    # Where the trajectory comes from near the cell's other knot, counted from there.
+    other = cell + ~rightward
+    steep = s * time > 0.5
+    start = v * torch.exp(-s * time) - velocity.gather(1, other)
+    result = torch.where(steep, knots[other] + start / torch.where(steep, s, 1), result)
+    result = torch.clamp(result, knots[cell], knots[cell + 1])
+    result = torch.where(inner.abs() > _STILL * width, result, knots[1:-1])
+    return result.cummax(1).values
+
+
+def segment_table(
+    theta: Tensor,
+    domain: tuple[float, float],
+    extend: str = 'identity',
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Tensor, Tensor]:
+    """The segments of a CPAB transformation and the constants of their formulas.
+
+    Between neighbouring breakpoints a trajectory's first cell and its last are the same for all
+    points. With z = x - p the transformation is ``x + d + z * ((1 + m) * f - 1)``, where
+    ``f = log1p(A) / A * expm1(B) / B``, ``A = s z r``, ``B = s' r z log1p(A) / A``. In
+    the table, a segment that stays in one cell has r = 0, so that f = 1. The reference point p is
+    the end of the segment where the field is slower, so that A >= 0 and log1p does not cancel.
+
+    The first and the last segment are what is outside the domain, ``d + (1 + m) * x``.
+
+    Args:
+        theta: Velocities at the inner knots, (G, N - 1).
+        domain: (a, b).
+        extend: As of :func:`cpab`.
+        dtype: Breakpoints and reference points are rounded to it, and the other constants are
+            those of the rounded ones.
+
+    Returns:
+        Breakpoints (G, 2 N), ascending, and the table (G, 2 N + 1, 6) with columns
+        p, d, m, r, s, s', both float64. The table is differentiable in theta; p and the breakpoints
+        are constants, because T is continuous.
+    """
+    a, b = domain
+    cells = theta.size(1) + 1
+    width = (b - a) / cells
+    fastest = MAX_SPEED * width
+    velocity = F.pad(theta.double().clamp(-fastest, fastest), (1, 1))
+    slope = velocity.diff(dim=1) / width
+    arrival = _arrival_times(velocity, width)
+    knots = torch.linspace(a, b, cells + 1, dtype=torch.float64, device=theta.device)
+
+    with torch.no_grad():
+        preimages = _preimages(velocity, slope, arrival, knots)
+        images = _preimages(-velocity, -slope, arrival, knots)  # of the inner knots
+        groups, last_knot = theta.size(0), knots[-1:].expand(theta.size(0), 1)
+        edges = torch.cat([knots.expand(groups, -1), preimages], 1).to(dtype).double()
+        targets = [knots[:1].expand(groups, 1), images, last_knot, knots[1:-1].expand(groups, -1)]
+        edges, order = edges.sort(dim=1, stable=True)
+        targets = torch.cat(targets, 1).gather(1, order).cummax(1).values  # T(edges)
+        first = ((order <= cells).cumsum(1)[:, :-1] - 1).clamp(0, cells - 1)
+        last = (order > cells).cumsum(1)[:, :-1]
+        rightward = last > first
+        leave, enter = first + rightward, last + ~rightward
+        speed = velocity.abs()
+        passes = torch.minimum(speed.gather(1, leave), speed.gather(1, enter))
+        moving = (last != first) & (passes > _STILL * width)
+        # Where T is so steep that rounding x moves T(x) by much of a cell, a segment of few numbers
+        # is taken for a straight line, without a gradient for theta.
+        span = edges.diff(dim=1)
+        ulp = torch.finfo(dtype).eps * torch.maximum(edges[:, :-1].abs(), edges[:, 1:].abs())
+        steep = torch.exp(slope.gather(1, first).abs() + slope.gather(1, last).abs())
+        narrow = (span <= 16 * ulp) & (steep * ulp > 1e-3 * width)
+        start = knots[first]
+        left, right = (
+            velocity.gather(1, first) + slope.gather(1, first) * (edge - start)
+            for edge in (edges[:, :-1], edges[:, 1:])
+        )
+        slower = moving & ~narrow & (right.abs() < left.abs())
+        p = torch.where(slower, edges[:, 1:], edges[:, :-1])
+
+    s, s_last = slope.gather(1, first), slope.gather(1, last)
+    # The velocity at p, from the nearer knot of its cell.
+    near = first + (p - start > width / 2)
+    v = velocity.gather(1, near) + s * (p - knots[near])
+    stay = v * _expm1_ratio(s)
+
+    # Segments that cross knots. A bound may be rounded to where, by the formula, the time in the
+    # first cell is not from 0 to what the cells between leave over. By a little that does not
+    # matter; beyond, the velocity at p is taken to be what it is at the limit.
+    v_leave = torch.where(moving, velocity.gather(1, leave), 1)
+    between = (arrival.gather(1, leave) - arrival.gather(1, enter)).abs()
+    with torch.no_grad():
+        margin = 0.25 / (1 + s.abs() + s_last.abs())
+        longest = (1 - between).clamp(0, 1) + margin
+        low, high = -longest * _expm1_ratio(-s * longest), margin * _expm1_ratio(s * margin)
+    u = torch.clamp((p - knots[leave]) / v_leave, low, high)
+    change = s * u
+    slowed = change < -0.5  # then 1 + change would cancel
+    ratio = torch.where(slowed, torch.maximum(v / v_leave, torch.exp(-s.detach() * longest)), 1)
+    in_first = torch.where(
+        slowed,
+        ratio.log() / torch.where(slowed, s, 1),
+        u * _log1p_ratio(torch.where(slowed, 0, change)),
+    )
+    v = torch.where(moving, v_leave * torch.where(slowed, ratio, 1 + change), 1)
+    time = 1 - between.clamp(max=1.5) + in_first
+    v_enter = velocity.gather(1, enter)
+    move = knots[enter] - p + v_enter * time * _expm1_ratio(s_last * time)
+    stretch = v_enter * torch.exp(s_last * time) / v - 1
+
+    curved = moving & ~narrow
+    shift, stretch = torch.where(moving, move, stay), torch.where(moving, stretch, torch.expm1(s))
+    straight = targets.diff(dim=1) / torch.where(span > 0, span, 1) - 1
+    table = torch.stack(
+        [
+            p,
+            torch.where(narrow, targets[:, :-1] - p, shift),
+            torch.where(narrow, straight, stretch),
+            torch.where(curved, 1 / v, 0),
+            torch.where(curved, s, 0),
+            torch.where(curved, s_last, 0),
+        ],
+        2,
+    )
+    outer = torch.zeros_like(table[:, :1])
+    outer = [outer, outer]
+    if extend == 'affine':
+        for k, (end, cell) in enumerate(((a, 0), (b, -1))):
+            grown = torch.expm1(slope[:, cell])
+            outer[k] = F.pad(torch.stack([-end * grown, grown], 1), (1, 3)).unsqueeze(1)
+    return edges, torch.cat([outer[0], table, outer[1]], 1)
+
+
+# The elements -------------------------------------------------------------------------------------
+
+
+def _rows(x: Tensor, groups: int, channel_dim: int) -> Tensor:
+    """x as (G, M), a row for each group of channels."""
+    x = x if groups == 1 else x.movedim(channel_dim, 0)
+    return x.reshape(groups, -1).contiguous()
+
+
+def _from_rows(rows: Tensor, x: Tensor, channel_dim: int) -> Tensor:
+    """What has been made of _rows(x), in x's shape, dtype and memory format."""
+    if rows.size(0) > 1:
+        shape = x.movedim(channel_dim, 0).shape
+        return dense(x, rows.reshape(shape).movedim(0, channel_dim).to(x.dtype))
+    return dense(x, rows.reshape(x.shape).to(x.dtype))
+
+
+def _look_up(value: Tensor, breakpoints: Tensor, table: Tensor):
+    """What both directions need: each element's row of the table, and what follows from it."""
+    groups, segments = table.shape[:2]
+    edges = breakpoints.to(value.dtype)
+    index = torch.searchsorted(edges, value, right=True)  # NaN is beyond the last
+    inside = (index > 0) & (index < segments - 1)
+    index = index + segments * torch.arange(groups, device=index.device).unsqueeze(1)
+    largest = torch.finfo(value.dtype).max / 8
+    constants = table.clamp(-largest, largest).to(value.dtype).reshape(-1, _COLUMNS)
+    p, shift, gain, rate, s, s_last = (column[index] for column in constants.unbind(1))
+    z = torch.where(inside, value - p, 0)
+    change = s * (rate * z)
+    log = torch.log1p(change)
+    return index, inside, z, shift, gain, rate, s, s_last, change, log
+
+
+def _eager(x, breakpoints, table, channel_dim):
+    value = _rows(x.to(opmath_dtype(x.dtype)), table.size(0), channel_dim)
+    _, inside, z, shift, gain, rate, _, s_last, change, log = _look_up(value, breakpoints, table)
+    still = change == 0
+    slower = (log / change.masked_fill(still, 1)).masked_fill(still, 1)
+    late = s_last * (rate * z * slower)
+    still = late == 0
+    factor = slower * (torch.expm1(late) / late.masked_fill(still, 1)).masked_fill(still, 1)
+    y = torch.where(
+        inside,
+        value + (shift + z * (gain * factor + (factor - 1))),
+        shift + (1 + gain) * value,
+    )
+    return _from_rows(y, x, channel_dim)
+
+
+def _eager_bwd(grad, x, breakpoints, table, channel_dim):
+    dtype, groups = opmath_dtype(x.dtype), table.size(0)
+    value, gy = (_rows(t.to(dtype), groups, channel_dim) for t in (x, grad))
+    index, inside, z, _, gain, rate, s, s_last, change, log = _look_up(value, breakpoints, table)
+    u = rate * z
+    slower, d_slower = _with_derivative(change, log, 1 / (1 + change), _LOG1P)
+    time = u * slower
+    late = s_last * time
+    exp = torch.exp(late)
+    faster, d_faster = _with_derivative(late, torch.expm1(late), exp, _EXPM1)
+    gx = gy * torch.where(inside, (1 + gain) * exp / (1 + change), 1 + gain)
+    # By the table: y is shift + (1 + gain) z slower faster, and outside shift + (1 + gain) value.
+    scaled = (1 + gain) * z * gy
+    by_time = scaled * slower * d_faster  # times d late
+    terms = (
+        gy,
+        gy * torch.where(inside, z * slower * faster, value),
+        scaled * d_slower * faster * s * z + by_time * s_last * z / (1 + change),
+        scaled * d_slower * faster * u + by_time * s_last * u * u * d_slower,
+        by_time * time,
+    )
+    sums = [
+        torch.bincount(index.flatten(), term.double().flatten(), groups * table.size(1))
+        for term in terms
+    ]
+    g_table = torch.stack([torch.zeros_like(sums[0]), *sums], 1).reshape(table.shape)
+    return _from_rows(gx, x, channel_dim), g_table.to(table.dtype)
+
+
+def _fake(x, breakpoints, table, channel_dim):
+    return torch.empty_like(x)
+
+
+def _fake_bwd(grad, x, breakpoints, table, channel_dim):
+    return torch.empty_like(x), table.new_empty(table.shape)
+
+
+define(
+    'cpab(Tensor x, Tensor breakpoints, Tensor table, int channel_dim) -> Tensor',
+    _eager,
+    _fake,
+    kernels=False,
+)
+define(
+    'cpab_bwd(Tensor grad, Tensor x, Tensor breakpoints, Tensor table, int channel_dim) '
+    '-> (Tensor, Tensor)',
+    _eager_bwd,
+    _fake_bwd,
+    kernels=False,
+)
+
+
+def _setup_context(ctx, inputs, output):
+    *tensors, ctx.channel_dim = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad):
+    gx, g_table = torch.ops.mmact.cpab_bwd(grad, *ctx.saved_tensors, ctx.channel_dim)
+    return gx, None, g_table, None
+
+
+torch.library.register_autograd('mmact::cpab', _backward, setup_context=_setup_context, lib=LIBRARY)
+once_differentiable('cpab')
+
+
+def cpab(
+    x: Tensor,
+    theta: Tensor,
+    domain: tuple[float, float],
+    channel_dim: int = 1,
+    extend: str = 'identity',
+) -> Tensor:
+    """CPAB transformation T(x): where a velocity field carries x in one unit of time.
+
+    The field v is continuous, affine in each of N cells of equal width on [a, b], and 0 at a and b;
+    T(x) is the solution at time 1 of dx/dt = v(x). It increases, is continuous, maps [a, b] onto
+    itself, and is evaluated in closed form, with exact gradients for x and theta.
+    ``cpab(y, -theta, domain)`` is the inverse.
+
+    Velocities act up to ``MAX_SPEED`` cells per unit of time; beyond, they are clamped and have no
+    gradient. T' reaches e to the power of the slope of the field, so that rounding x by one unit
+    in the last place may move T(x) by as many times that.
+
+    Args:
+        x: Input of any shape, float16, bfloat16, float32 or float64.
+        theta: Velocities at the inner knots, (G, N - 1) with N >= 2, in units of x per unit
+            of time; a set for each of G groups of neighbouring channels: 1 for all of x, the number
+            of channels C, or a divisor of C.
+        domain: (a, b), finite, a < b.
+        channel_dim: Dimension of x that holds the channels. Ignored if G is 1.
+        extend: T outside of [a, b]. ``'identity'``: x. ``'affine'``: the flow of the outer cells'
+            affine fields continued, a + exp(slope) * (x - a), and likewise at b.
+
+    Returns:
+        Tensor of x's shape, dtype and memory format. NaN gives NaN, and infinities themselves.
+
+    Raises:
+        TypeError: If x has another dtype.
+        ValueError: If the shapes do not fit each other, or domain or extend are not as above.
+    """
+    check_dtype('cpab', x)
+    if theta.dim() != 2 or 0 in theta.shape:
+        raise ValueError(
+            f'cpab: theta must have shape (G, N - 1) with N >= 2 cells, got {tuple(theta.shape)}'
+        )
+    domain = check_domain('cpab', domain)
+    if extend not in ('identity', 'affine'):
+        raise ValueError(f"cpab: extend must be 'identity' or 'affine', got {extend!r}")
+    channel_dim = check_groups('cpab', x, theta.size(0), channel_dim)
+    breakpoints, table = segment_table(theta, domain, extend, opmath_dtype(x.dtype))
+    return torch.ops.mmact.cpab(x, breakpoints, table, channel_dim)
+
+
+def check_domain(name: str, domain: tuple[float, float]) -> tuple[float, float]:
+    """Raises a ValueError, in the name of an op or layer, unless domain is two numbers, a < b."""
+    try:
+        a, b = (float(end) for end in domain)
+    except (TypeError, ValueError):
+        a = b = math.nan
+    if not (math.isfinite(a) and math.isfinite(b) and a < b):
+        raise ValueError(
+            f'{name}: domain must be two finite numbers (a, b) with a < b, got {domain!r}'
+        )
+    return a, b
