@@ -33,12 +33,13 @@ SETTINGS = [
     for K in (1, 2, 3)
     for per_channel, attention in ((True, False), (True, True), (False, False))
 ]
-# By the dtype of x. Half precisions round the result. The worst measured figures beside them.
+# By the dtype of x. Beside them the worst that was measured on any instruction set; half precisions
+# round the result.
 TOLERANCES = {
-    torch.float64: Tolerance(1e-13, 1e-13),  # 1.2e-16, 1.3e-15
-    torch.float32: Tolerance(1e-6, 5e-6),  # 1.1e-7, 1.2e-6
-    torch.float16: Tolerance(2**-11, 5e-6),
-    torch.bfloat16: Tolerance(2**-8, 5e-6),
+    torch.float64: Tolerance(1e-13, 1e-13),  # 2.7e-15
+    torch.float32: Tolerance(1e-6, 5e-6),  # 1.1e-7, 9.4e-7
+    torch.float16: Tolerance(2**-11, 5e-6),  # 4.6e-4, 9.3e-7
+    torch.bfloat16: Tolerance(2**-8, 5e-6),  # 3.8e-3, 4.2e-7
 }
 
 
