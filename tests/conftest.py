@@ -22,16 +22,18 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def no_leftovers_of_mmengine():
-    """MMEngine keeps loggers, visualizers and message hubs for the life of the process.
+    """MMEngine keeps loggers, visualizers, message hubs and default scopes for the process's life.
 
-    A test must not find those of the test before it, whose streams may be closed by now.
+    A test must not find those of the test before it, whose streams may be closed by now and whose
+    scope may be another codebase's.
     """
     yield
     if 'mmengine' in sys.modules:
         from mmengine.logging import MessageHub, MMLogger
+        from mmengine.registry import DefaultScope
         from mmengine.visualization import Visualizer
 
-        kinds = [MMLogger, MessageHub, Visualizer]
+        kinds = [MMLogger, MessageHub, Visualizer, DefaultScope]
         while kinds:
             kind = kinds.pop()
             kind._instance_dict.clear()
