@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks of the Dynamic ReLU paper's tables, what it prints about them, and the counter."""
 
-import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmact.activations import DyReLUA, DyReLUB, DyReLUC
@@ -182,8 +183,19 @@ def parameters(model: nn.Module) -> float:
     return sum(p.numel() for p in model.parameters()) / 1e6
 
 
-def _upsampling(*shapes, out_shape, **kwargs) -> int:
-    return 2 * 2 * math.prod(out_shape)
+class UpsamplingCounter(TorchFunctionMode):
+    """Counts two multiply-adds for each element that F.interpolate makes.
+
+    torch's counter sees the operation in pieces where torch has loaded a decomposition of it.
+    """
+
+    madds = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func is F.interpolate:
+            self.madds += 2 * result.numel()
+        return result
 
 
 def count(model: nn.Module, size: tuple[int, int] = (224, 224)) -> Counts:
@@ -207,12 +219,10 @@ def count(model: nn.Module, size: tuple[int, int] = (224, 224)) -> Counts:
             elif isinstance(act, nn.BatchNorm2d):  # not counted, and slow where nothing is computed
                 setattr(module, label, nn.Identity())
     # PyTorch counts two operations for each multiply-add.
-    counter = FlopCounterMode(
-        display=False, custom_mapping={torch.ops.aten.upsample_bilinear2d: _upsampling}
-    )
-    with torch.no_grad(), counter:
+    counter, upsampling = FlopCounterMode(display=False), UpsamplingCounter()
+    with torch.no_grad(), counter, upsampling:
         model.eval()(torch.empty(1, 3, *size, device='meta'))
-    madds = counter.get_total_flops() // 2
+    madds = counter.get_total_flops() // 2 + upsampling.madds
     madds += sum(t.per_image + t.per_element * t.elements for t in tallies)
     elements = sum(t.elements for t in tallies)
     return Counts(params, madds / 1e6, elements / 1e6)
