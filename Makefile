@@ -12,10 +12,10 @@ STAMP := $(VENV)/.stamp
 
 KERNEL_FILES := setup.py pyproject.toml $(shell find csrc -type f)
 DEMO_DATA := data/mini_coco
+DEMO_SEG_DATA := data/mini_cityscapes
 DEMO_DIR := work_dirs/demo
-ACT := dyreluc
 
-.PHONY: help setup test demo demo-pose clean-demo lint format bench gpu clean
+.PHONY: help setup test demo demo-pose demo-seg clean-demo lint format bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -64,11 +64,19 @@ test: setup lint ## run the test suite (about 9 minutes after set-up)
 $(DEMO_DATA): | setup
 	@$(PY) tools/dataset_converters/make_mini.py coco $@ --num-train 400 --num-val 50 --size 256 320
 
+$(DEMO_SEG_DATA): | setup
+	@$(PY) tools/dataset_converters/make_mini.py cityscapes $@ --num-train 200 --num-val 40 --size 256 512
+
 demo: setup $(DEMO_DATA) ## train a PWLU Mask R-CNN on miniature COCO and draw what it learned
 	@tools/demo.sh $(PY) configs/demo/mask-rcnn_pwlu_mini-coco.py $(DEMO_DIR) demo
 
+demo-pose: ACT = dyreluc
 demo-pose: setup $(DEMO_DATA) ## learn key points with Dynamic ReLU (or ACT=relu) and draw the skeletons
 	@tools/demo.sh $(PY) configs/demo/td-hm_mobilenetv2-x05_$(ACT)_mini-coco.py $(DEMO_DIR)-pose-$(ACT) demo-pose
+
+demo-seg: ACT = ditac
+demo-seg: setup $(DEMO_SEG_DATA) ## segment drawn streets with DiTAC (or ACT=gelu, ACT=relu) and draw what it sees
+	@tools/demo.sh $(PY) configs/demo/pspnet_$(ACT)_mini-cityscapes.py $(DEMO_DIR)-seg-$(ACT) demo-seg
 
 clean-demo: ## forget the demos' training
 	@rm -rf $(DEMO_DIR)*

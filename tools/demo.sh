@@ -23,24 +23,29 @@ import sys
 
 folder = pathlib.Path(sys.argv[1])
 lines = [line for log in sorted(folder.glob('*/vis_data/scalars.json')) for line in log.open()]
-kinds = {
-    'boxes': ('coco/bbox_mAP', 'coco/bbox_mAP_50'),
-    'masks': ('coco/segm_mAP', 'coco/segm_mAP_50'),
-    'key points': ('coco/AP', 'coco/AP .5'),
-}
 rows = list(map(json.loads, lines))
-for kind, (ap, ap50) in kinds.items():
-    scores = [row for row in rows if ap in row]
+kinds = {
+    'boxes': {'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50'},
+    'masks': {'AP': 'coco/segm_mAP', 'AP50': 'coco/segm_mAP_50'},
+    'key points': {'AP': 'coco/AP', 'AP50': 'coco/AP .5'},
+    'classes': {'mIoU %': 'mIoU', 'pixels right %': 'aAcc'},
+}
+for kind, names in kinds.items():
+    scores = [row for row in rows if row.keys() >= set(names.values())]
     if scores:
-        print(f'[demo]   {kind}: AP {scores[-1][ap]:.3f}, AP50 {scores[-1][ap50]:.3f}')
+        print(f'[demo]   {kind}:', ', '.join(f'{n} {scores[-1][k]:.3g}' for n, k in names.items()))
 EOF
 
 images=$(find "$dir" -name vis_image -type d | sort | tail -n 1)
 if [ -n "$images" ]; then
-  cp "$(find "$images" -name 'val_img_*.png' | sort -V | tail -n 1)" "$dir/detections.png"
-  cp "$(find "$images" -name 'learned_activations_*.png' | sort -V | tail -n 1)" "$dir/functions.png"
-  echo "[demo] detections (truth left, prediction right): $dir/detections.png"
-  echo "[demo] learned functions: $dir/functions.png"
+  found=$([ "$target" = demo-seg ] && echo segmentation || echo detections)
+  cp "$(find "$images" -name 'val_*.png' | sort -V | tail -n 1)" "$dir/$found.png"
+  echo "[demo] $found (truth left, prediction right): $dir/$found.png"
+  functions=$(find "$images" -name 'learned_activations_*.png' | sort -V | tail -n 1)
+  if [ -n "$functions" ]; then
+    cp "$functions" "$dir/functions.png"
+    echo "[demo] learned functions: $dir/functions.png"
+  fi
 else
   checkpoint=$(cat "$dir/last_checkpoint")
   "$python" tools/analysis_tools/draw_poses.py "$config" "$checkpoint" --out "$dir/poses.png" >/dev/null

@@ -137,26 +137,59 @@ struct LaneTile {
 
 // Forward ----------------------------------------------------------------------------------------
 
+// Where a tile's x is read and its values are written: in memory, or in the given buffer.
+template <class St, class Tile>
+struct ForwardTile {
+  using T = typename St::Value;
+  using S = Simd<T>;
+  const T* x;
+  T* out;
+  int64_t step;  // from one vector to the next
+  bool buffered;
+
+  MMACT_HD ForwardTile(const Task& task, const Tile& tile, T* buffer)
+      : x(buffer), out(buffer), step(S::kWidth), buffered(true) {
+    const InPlace place = tile.in_place();
+    if (place.at >= 0) {
+      x = static_cast<const T*>(task.x) + place.at;
+      out = static_cast<T*>(task.out) + place.at;
+      step = place.step;
+      buffered = false;
+      return;
+    }
+    const int64_t last = tile.size() / S::kWidth * S::kWidth;
+    if (last < tile.size()) S::store(buffer + last, S::set(0));
+    tile.read(task.x, buffer);
+  }
+};
+
 // f(x, i) gives the values of the vector of elements from number i of the tile on.
 template <class St, class F, class Tile>
 MMACT_HD inline void forward_tile(const Task& task, const F& f, const Tile& tile) {
   using T = typename St::Value;
   using S = Simd<T>;
   alignas(64) T buffer[kTile];
-  const T* from = buffer;
-  T* to = buffer;
-  const InPlace place = tile.in_place();
-  if (place.at >= 0) {
-    from = static_cast<const T*>(task.x) + place.at;
-    to = static_cast<T*>(task.out) + place.at;
-  } else {
-    const int64_t last = tile.size() / S::kWidth * S::kWidth;
-    if (last < tile.size()) S::store(buffer + last, S::set(0));
-    tile.read(task.x, buffer);
+  const ForwardTile<St, Tile> at(task, tile, buffer);
+  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step)
+    S::store(at.out + p, f(S::load(at.x + p), i));
+  if (at.buffered) tile.write(buffer, task.out);
+}
+
+// The same for formulas on Twice<Simd<T>>: f(x) gives the values of two vectors.
+template <class St, class F, class Tile>
+MMACT_HD inline void forward_tile_twice(const Task& task, const F& f, const Tile& tile) {
+  using T = typename St::Value;
+  using S = Simd<T>;
+  alignas(64) T buffer[kTile];
+  const ForwardTile<St, Tile> at(task, tile, buffer);
+  for (int64_t i = 0, p = 0; i < tile.size(); i += 2 * S::kWidth, p += 2 * at.step) {
+    const bool both = i + S::kWidth < tile.size();
+    const int64_t next = both ? p + at.step : p;
+    const auto y = f({S::load(at.x + p), S::load(at.x + next)});
+    S::store(at.out + p, y.first);
+    if (both) S::store(at.out + next, y.second);
   }
-  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += place.step)
-    S::store(to + p, f(S::load(from + p), i));
-  if (place.at < 0) tile.write(buffer, task.out);
+  if (at.buffered) tile.write(buffer, task.out);
 }
 
 // Backward ---------------------------------------------------------------------------------------
@@ -186,19 +219,11 @@ MMACT_HD inline void forward_sums(const Task& task, const F& f, const Tile& tile
   using T = typename St::Value;
   using S = Simd<T>;
   alignas(64) T buffer[kTile];
-  const T* from = buffer;
-  const InPlace place = tile.in_place();
-  if (place.at >= 0) {
-    from = static_cast<const T*>(task.x) + place.at;
-  } else {
-    const int64_t last = tile.size() / S::kWidth * S::kWidth;
-    if (last < tile.size()) S::store(buffer + last, S::set(0));
-    tile.read(task.x, buffer);
-  }
+  const ForwardTile<St, Tile> at(task, tile, buffer);
   typename S::V sums[kSums];
   for (int e = 0; e < kSums; ++e) sums[e] = S::set(0);
-  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += place.step)
-    f(S::load(from + p), i, sums);
+  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step)
+    f(S::load(at.x + p), i, sums);
   for (int e = 0; e < kSums; ++e) flush(e, sums[e]);
 }
 

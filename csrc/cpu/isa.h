@@ -41,6 +41,23 @@ struct PauKernels {
   PauRun forward, backward;
 };
 
+struct CpabSettings;  // formulas/cpab.h
+
+// The numbers of all channels, in float or double as the storage type's arithmetic has it: number
+// `row` of channel c is at c * channel_stride + row * row_stride. Where a lane is a channel, whole
+// vectors of channels can be read.
+struct CpabNumbers {
+  const void* numbers;
+  int64_t channel_stride, row_stride;
+};
+
+using CpabRun = void (*)(Storage storage, const Task& task, const CpabNumbers& numbers,
+                         const CpabSettings& settings, int64_t begin, int64_t end);
+
+struct CpabKernels {
+  CpabRun forward, backward;
+};
+
 // What kernels work on whose coefficients belong to a sample, and which may read and sum numbers of
 // a pixel, that is of all its channels.
 struct SamplesTask {
@@ -80,6 +97,7 @@ struct DyreluKernels {
   extern const PiecewiseLinearKernels piecewise_linear_kernels; \
   extern const PauKernels pau_kernels;                          \
   extern const DyreluKernels dyrelu_kernels;                    \
+  extern const CpabKernels cpab_kernels;                        \
   }
 MMACT_DECLARE_KERNELS(portable)
 #if defined(__x86_64__)

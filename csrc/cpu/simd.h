@@ -10,6 +10,7 @@
 
 template <class T, int kBytes>
 struct SimdBase {
+  using Value = T;
   static constexpr int kWidth = kBytes / sizeof(T);
   using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
   typedef T V __attribute__((vector_size(kBytes)));
@@ -36,6 +37,9 @@ struct SimdBase {
     return found != 0;
   }
   MMACT_HD static I increment_where(I to, I mask) { return to - mask; }
+  MMACT_HD static I select_index(I mask, I yes, I no) { return mask ? yes : no; }
+  MMACT_HD static V at_least(V v, V bound) { return v < bound ? bound : v; }  // NaN stays
+  MMACT_HD static V at_most(V v, V bound) { return v > bound ? bound : v; }
   MMACT_HD static double get(V v, int lane) { return v[lane]; }
   MMACT_HD static void put(V& v, int lane, double value) { v[lane] = static_cast<T>(value); }
   MMACT_HD static I lanes() {
@@ -60,6 +64,14 @@ struct SimdPortable : SimdBase<T, kBytes> {
 
   MMACT_HD static V fma(V a, V b, V c) { return a * b + c; }
   MMACT_HD static V quotient(V a, V b, V) { return a / b; }
+  // a / b within 2 units in the last place; NaN where b is infinite, 0 or subnormal.
+  MMACT_HD static V divide(V a, V b) { return a / b; }
+  // v * 2^n for whole numbers n; 0 where that is below the normal numbers. Of float only.
+  MMACT_HD static V scale(V v, V n) {
+    n = Base::at_most(n, Base::set(127));
+    const I power = (Base::to_index(Base::at_least(n, Base::set(-126))) + 127) << 23;
+    return n < Base::set(-126) ? Base::set(0) : v * reinterpret_cast<V>(power);
+  }
   MMACT_HD static V floor(V v) {
     // Exact for |v| < 2^31; beyond, and for NaN, the result is only used after clipping.
     V truncated;

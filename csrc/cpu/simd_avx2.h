@@ -17,6 +17,8 @@ struct Simd<float> : SimdPortable<float, 32> {
     const V q = a * r;
     return fma(_mm256_fnmadd_ps(q, b, a), r, q);
   }
+  MMACT_HD static V at_least(V v, V bound) { return _mm256_max_ps(bound, v); }
+  MMACT_HD static V at_most(V v, V bound) { return _mm256_min_ps(bound, v); }
   MMACT_HD static V floor(V v) { return _mm256_floor_ps(v); }
   MMACT_HD static V add_where(V to, I mask, V v) {
     return to + reinterpret_cast<V>(mask & reinterpret_cast<I>(v));

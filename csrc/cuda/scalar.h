@@ -14,6 +14,7 @@ namespace cuda {
 
 template <class T>
 struct ScalarBase {
+  using Value = T;
   using V = T;
   using I = int;
   using U = uint32_t;
@@ -25,6 +26,10 @@ struct ScalarBase {
   MMACT_HD static V abs(V v) { return v < 0 ? -v : v; }
   MMACT_HD static bool any(bool mask) { return mask; }
   MMACT_HD static I increment_where(I to, bool mask) { return to + mask; }
+  MMACT_HD static I select_index(bool mask, I yes, I no) { return mask ? yes : no; }
+  MMACT_HD static V at_least(V v, V bound) { return v < bound ? bound : v; }  // NaN stays
+  MMACT_HD static V at_most(V v, V bound) { return v > bound ? bound : v; }
+  MMACT_HD static V divide(V a, V b) { return a / b; }
   MMACT_HD static double get(V v, int) { return v; }
   MMACT_HD static void put(V& v, int, double value) { v = static_cast<V>(value); }
   // v must be in the range of int and not NaN; formulas clip before they convert.

@@ -20,6 +20,13 @@
 // The same for a lambda, after its parameters. In CUDA it takes after the function that it is in.
 #define MMACT_LAMBDA __attribute__((always_inline))
 
+// Before a loop whose every turn has constants of its own.
+#if defined(__CUDACC__)
+#define MMACT_UNROLL _Pragma("unroll")
+#else
+#define MMACT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace mmact {
 
 // A copy of the first kCount numbers of a channel, for kernels that can hold them in registers.

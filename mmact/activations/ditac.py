@@ -28,7 +28,6 @@ import math
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.cpab import check_domain, cpab
@@ -43,6 +42,9 @@ DOMAINS: dict[str, tuple[float, float]] = {
     'leaky': (0.0, 2.0),
     'inf': (-3.0, 3.0),
 }
+
+#: What T is multiplied by, as mmact.ops.cpab names it.
+_FACTORS = {'gelu': 'gelu', 'ge': 'gelu_below_0', 'leaky': 'leaky', 'inf': 'one'}
 
 #: Added to the diagonal of the prior's covariance, times the variance: it stays invertible however
 #: long the length scale.
@@ -59,11 +61,6 @@ def _prior_factor(num_cells: int, length_scale: float, variance: float) -> Tenso
     across = covariance[inner][:, ends]
     known = torch.linalg.solve(covariance[ends][:, ends], across.T)
     return torch.linalg.cholesky(variance * (covariance[inner, inner] - across @ known))
-
-
-def _gelu(x: Tensor, factor: Tensor) -> Tensor:
-    """factor times the standard normal distribution function of x; 0 for both at -inf."""
-    return factor.clamp(min=torch.finfo(factor.dtype).min) * torch.special.ndtr(x)
 
 
 class DiTAC(ChannelOrLayerActivation):
@@ -184,19 +181,10 @@ class DiTAC(ChannelOrLayerActivation):
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x."""
         dim = self._dim(x)
-        value = x.to(opmath_dtype(x.dtype))
         theta = self.theta.unsqueeze(0) if self.mode == 'layer' else self.theta
         extend = 'affine' if self.version == 'inf' else 'identity'
-        y = cpab(value, theta, self.domain, dim, extend)
-        if self.version == 'gelu':
-            y = _gelu(value, y)
-        elif self.version == 'ge':
-            y = torch.where(value < 0, _gelu(value, value), y)
-        elif self.version == 'leaky':
-            a, b = self.domain
-            outside = (value < a) | (value > b)
-            y = torch.where(outside, F.leaky_relu(value, self.negative_slope), y)
-        return y.to(x.dtype)
+        factor = _FACTORS[self.version]
+        return cpab(x, theta, self.domain, dim, extend, factor, self.negative_slope)
 
     def smoothness(self) -> Tensor:
         """The smoothness regulariser: theta^T Sigma^-1 theta, Sigma being the prior's covariance.

@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training with MMEngine: hooks and optimizer wrapper constructors."""
 
-from .hooks import LearnedActivationHook, PWLURealignHook
+from .hooks import ActivationRegularizerHook, LearnedActivationHook, PWLURealignHook
 from .optimizers import ActivationParamConstructor
 
-__all__ = ['ActivationParamConstructor', 'LearnedActivationHook', 'PWLURealignHook']
+__all__ = [
+    'ActivationParamConstructor',
+    'ActivationRegularizerHook',
+    'LearnedActivationHook',
+    'PWLURealignHook',
+]

@@ -81,18 +81,20 @@ def dense(like: Tensor, result: Tensor) -> Tensor:
     return result if result.stride() == out.stride() else out.copy_(result)
 
 
-def once_differentiable(name: str) -> None:
+def once_differentiable(name: str, reference: str | None = None) -> None:
     """Makes the backward op ``name_bwd`` say that there are no second derivatives.
 
     Args:
-        name: Name of the op that it belongs to, which has a function of that name in
+        name: Name of the op that it belongs to.
+        reference: What to use instead; by default the function of that name in
             ``mmact.ops.reference``.
     """
+    reference = reference or f'mmact.ops.reference.{name}'
 
     def refuse(ctx, *grads):
         raise RuntimeError(
-            f'mmact.ops.{name} is differentiable once; for second derivatives use '
-            f'mmact.ops.reference.{name}, which autograd can differentiate again'
+            f'mmact.ops.{name} is differentiable once; for second derivatives use {reference}, '
+            f'which autograd can differentiate again'
         )
 
     torch.library.register_autograd(f'mmact::{name}_bwd', refuse, lib=LIBRARY)

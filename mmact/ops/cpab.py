@@ -10,7 +10,9 @@ A transformation is worked out in two steps. :func:`segment_table` turns velocit
 differentiable operations in float64: a trajectory starts in one cell of the tessellation and ends
 in one, and the points that share both form a segment. ``mmact::cpab`` then finds the segment of
 each element, evaluates one formula with the segment's constants, and in backward adds up gradients
-per segment; autograd carries those to the velocities.
+per segment. ``mmact::cpab_table`` is the kernels' segment_table.
+
+``mmact::cpab`` also multiplies by a factor that depends on x, which makes it DiTAC in one pass.
 """
 
 from __future__ import annotations
@@ -21,7 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
+from ._library import (
+    LIBRARY,
+    check_dtype,
+    check_groups,
+    define,
+    dense,
+    has_kernel,
+    once_differentiable,
+)
 from .reference import opmath_dtype
 
 #: Largest velocity that acts, in cells of the tessellation per unit of time. Slopes of the field
@@ -31,9 +41,13 @@ MAX_SPEED = 32.0
 #: Velocities up to this, in cells per unit of time, count as 0: nothing passes the knot.
 _STILL = 1e-60
 
-#: Columns of the table: reference point, T(reference) - reference, T' there minus 1, 1 / velocity
-#: there, slope of the field in the first cell, slope in the last cell.
-_COLUMNS = 6
+#: Columns of the table: reference point, T(reference) - reference, T' there minus 1, and the slopes
+#: of the field in the first and last cell, divided by the velocity at the reference.
+_COLUMNS = 5
+
+#: What mmact::cpab multiplies T(x) by: 1; the normal distribution function of x; the same for x < 0
+#: and 1 beyond; LeakyReLU's slopes outside of the domain.
+FACTORS = ('one', 'gelu', 'gelu_below_0', 'leaky')
 
 
 # (exp(z) - 1) / z and log(1 + z) / z --------------------------------------------------------------
@@ -125,9 +139,10 @@ def segment_table(
 
     Between neighbouring breakpoints a trajectory's first cell and its last are the same for all
     points. With z = x - p the transformation is ``x + d + z * ((1 + m) * f - 1)``, where
-    ``f = log1p(A) / A * expm1(B) / B``, ``A = s z r``, ``B = s' r z log1p(A) / A``. In
-    the table, a segment that stays in one cell has r = 0, so that f = 1. The reference point p is
-    the end of the segment where the field is slower, so that A >= 0 and log1p does not cancel.
+    ``f = log1p(A) / A * expm1(B) / B``, ``A = alpha z``, ``B = beta z log1p(A) / A``. In
+    the table, a segment that stays in one cell has alpha = beta = 0, so that f = 1. The reference
+    point p is the end of the segment where the field is slower, so that A >= 0 and log1p does not
+    cancel.
 
     The first and the last segment are what is outside the domain, ``d + (1 + m) * x``.
 
@@ -139,9 +154,9 @@ def segment_table(
             those of the rounded ones.
 
     Returns:
-        Breakpoints (G, 2 N), ascending, and the table (G, 2 N + 1, 6) with columns
-        p, d, m, r, s, s', both float64. The table is differentiable in theta; p and the breakpoints
-        are constants, because T is continuous.
+        Breakpoints (G, 2 N), ascending, and the table (G, 2 N + 1, 5) with columns
+        p, d, m, alpha, beta, both float64. The table is differentiable in theta; p and the
+        breakpoints are constants, because T is continuous.
     """
     a, b = domain
     cells = theta.size(1) + 1
@@ -219,9 +234,8 @@ def segment_table(
             p,
             torch.where(narrow, targets[:, :-1] - p, shift),
             torch.where(narrow, straight, stretch),
-            torch.where(curved, 1 / v, 0),
-            torch.where(curved, s, 0),
-            torch.where(curved, s_last, 0),
+            torch.where(curved, s / v, 0),
+            torch.where(curved, s_last / v, 0),
         ],
         2,
     )
@@ -230,7 +244,7 @@ def segment_table(
     if extend == 'affine':
         for k, (end, cell) in enumerate(((a, 0), (b, -1))):
             grown = torch.expm1(slope[:, cell])
-            outer[k] = F.pad(torch.stack([-end * grown, grown], 1), (1, 3)).unsqueeze(1)
+            outer[k] = F.pad(torch.stack([-end * grown, grown], 1), (1, 2)).unsqueeze(1)
     return edges, torch.cat([outer[0], table, outer[1]], 1)
 
 
@@ -255,54 +269,79 @@ def _look_up(value: Tensor, breakpoints: Tensor, table: Tensor):
     """What both directions need: each element's row of the table, and what follows from it."""
     groups, segments = table.shape[:2]
     edges = breakpoints.to(value.dtype)
-    index = torch.searchsorted(edges, value, right=True)  # NaN is beyond the last
+    index = torch.searchsorted(edges, value, right=True)
+    # NaN is put into the domain, so that the gradient of theta shows it.
+    index = torch.where(value.isnan(), 1, index)
     inside = (index > 0) & (index < segments - 1)
     index = index + segments * torch.arange(groups, device=index.device).unsqueeze(1)
     largest = torch.finfo(value.dtype).max / 8
     constants = table.clamp(-largest, largest).to(value.dtype).reshape(-1, _COLUMNS)
-    p, shift, gain, rate, s, s_last = (column[index] for column in constants.unbind(1))
+    p, shift, gain, alpha, beta = (column[index] for column in constants.unbind(1))
     z = torch.where(inside, value - p, 0)
-    change = s * (rate * z)
-    log = torch.log1p(change)
-    return index, inside, z, shift, gain, rate, s, s_last, change, log
+    return index, inside, z, shift, gain, alpha, beta
 
 
-def _eager(x, breakpoints, table, channel_dim):
-    value = _rows(x.to(opmath_dtype(x.dtype)), table.size(0), channel_dim)
-    _, inside, z, shift, gain, rate, _, s_last, change, log = _look_up(value, breakpoints, table)
-    still = change == 0
-    slower = (log / change.masked_fill(still, 1)).masked_fill(still, 1)
-    late = s_last * (rate * z * slower)
-    still = late == 0
-    factor = slower * (torch.expm1(late) / late.masked_fill(still, 1)).masked_fill(still, 1)
-    y = torch.where(
-        inside,
-        value + (shift + z * (gain * factor + (factor - 1))),
-        shift + (1 + gain) * value,
+def _flow(value: Tensor, inside: Tensor, z: Tensor, shift: Tensor, gain: Tensor, f: Tensor):
+    """T(x)."""
+    return torch.where(
+        inside, value + (shift + z * (gain * f + (f - 1))), shift + (1 + gain) * value
     )
+
+
+def _bounded(flowed: Tensor) -> Tensor:
+    """Finite: 0 * infinity has no place in a product with a factor that goes to 0."""
+    largest = torch.finfo(flowed.dtype).max
+    return flowed.clamp(-largest, largest)
+
+
+def _factor(value: Tensor, inside: Tensor, factor: str, negative_slope: float) -> Tensor:
+    if factor == 'leaky':
+        return torch.where(inside | (value >= 0), 1, negative_slope).to(value.dtype)
+    cdf = torch.special.ndtr(value)
+    return torch.where(value < 0, cdf, 1) if factor == 'gelu_below_0' else cdf
+
+
+def _eager(x, breakpoints, table, channel_dim, factor, negative_slope):
+    value = _rows(x.to(opmath_dtype(x.dtype)), table.size(0), channel_dim)
+    _, inside, z, shift, gain, alpha, beta = _look_up(value, breakpoints, table)
+    change = alpha * z
+    still = change == 0
+    slower = (torch.log1p(change) / change.masked_fill(still, 1)).masked_fill(still, 1)
+    late = beta * z * slower
+    still = late == 0
+    f = slower * (torch.expm1(late) / late.masked_fill(still, 1)).masked_fill(still, 1)
+    y = _flow(value, inside, z, shift, gain, f)
+    if factor != 'one':
+        finite = torch.where(value < 0, _bounded(y), y) if 'gelu' in factor else y
+        y = finite * _factor(value, inside, factor, negative_slope)
     return _from_rows(y, x, channel_dim)
 
 
-def _eager_bwd(grad, x, breakpoints, table, channel_dim):
+def _eager_bwd(grad, x, breakpoints, table, channel_dim, factor, negative_slope):
     dtype, groups = opmath_dtype(x.dtype), table.size(0)
     value, gy = (_rows(t.to(dtype), groups, channel_dim) for t in (x, grad))
-    index, inside, z, _, gain, rate, s, s_last, change, log = _look_up(value, breakpoints, table)
-    u = rate * z
-    slower, d_slower = _with_derivative(change, log, 1 / (1 + change), _LOG1P)
-    time = u * slower
-    late = s_last * time
+    index, inside, z, shift, gain, alpha, beta = _look_up(value, breakpoints, table)
+    change = alpha * z
+    slower, d_slower = _with_derivative(change, torch.log1p(change), 1 / (1 + change), _LOG1P)
+    late = beta * z * slower
     exp = torch.exp(late)
     faster, d_faster = _with_derivative(late, torch.expm1(late), exp, _EXPM1)
-    gx = gy * torch.where(inside, (1 + gain) * exp / (1 + change), 1 + gain)
-    # By the table: y is shift + (1 + gain) z slower faster, and outside shift + (1 + gain) value.
-    scaled = (1 + gain) * z * gy
-    by_time = scaled * slower * d_faster  # times d late
+    by_factor = 0
+    if factor != 'one':
+        if 'gelu' in factor:
+            flowed = _bounded(_flow(value, inside, z, shift, gain, slower * faster))
+            by_factor = gy * flowed * torch.exp(-0.5 * value * value) / math.sqrt(2 * math.pi)
+            if factor == 'gelu_below_0':
+                by_factor = torch.where(value < 0, by_factor, 0)
+        gy = gy * _factor(value, inside, factor, negative_slope)
+    gx = gy * torch.where(inside, (1 + gain) * exp / (1 + change), 1 + gain) + by_factor
+    # By the table: T is shift + (1 + gain) z slower faster, and outside shift + (1 + gain) value.
+    scaled = (1 + gain) * z * z * gy
     terms = (
         gy,
         gy * torch.where(inside, z * slower * faster, value),
-        scaled * d_slower * faster * s * z + by_time * s_last * z / (1 + change),
-        scaled * d_slower * faster * u + by_time * s_last * u * u * d_slower,
-        by_time * time,
+        scaled * d_slower * (faster + slower * d_faster * (beta * z)),
+        scaled * slower * slower * d_faster,
     )
     sums = [
         torch.bincount(index.flatten(), term.double().flatten(), groups * table.size(1))
@@ -312,41 +351,81 @@ def _eager_bwd(grad, x, breakpoints, table, channel_dim):
     return _from_rows(gx, x, channel_dim), g_table.to(table.dtype)
 
 
-def _fake(x, breakpoints, table, channel_dim):
+def _fake(x, breakpoints, table, channel_dim, factor, negative_slope):
     return torch.empty_like(x)
 
 
-def _fake_bwd(grad, x, breakpoints, table, channel_dim):
+def _fake_bwd(grad, x, breakpoints, table, channel_dim, factor, negative_slope):
     return torch.empty_like(x), table.new_empty(table.shape)
 
 
-define(
-    'cpab(Tensor x, Tensor breakpoints, Tensor table, int channel_dim) -> Tensor',
-    _eager,
-    _fake,
-    kernels=False,
-)
-define(
-    'cpab_bwd(Tensor grad, Tensor x, Tensor breakpoints, Tensor table, int channel_dim) '
-    '-> (Tensor, Tensor)',
-    _eager_bwd,
-    _fake_bwd,
-    kernels=False,
-)
+_PLAIN = 'segment_table and _eager of the module mmact.ops.cpab'
+_SETTINGS = 'Tensor breakpoints, Tensor table, int channel_dim, str factor, float negative_slope'
+define(f'cpab(Tensor x, {_SETTINGS}) -> Tensor', _eager, _fake)
+define(f'cpab_bwd(Tensor grad, Tensor x, {_SETTINGS}) -> (Tensor, Tensor)', _eager_bwd, _fake_bwd)
 
 
 def _setup_context(ctx, inputs, output):
-    *tensors, ctx.channel_dim = inputs
+    *tensors, ctx.channel_dim, ctx.factor, ctx.negative_slope = inputs
     ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx, grad):
-    gx, g_table = torch.ops.mmact.cpab_bwd(grad, *ctx.saved_tensors, ctx.channel_dim)
-    return gx, None, g_table, None
+    settings = (ctx.channel_dim, ctx.factor, ctx.negative_slope)
+    gx, g_table = torch.ops.mmact.cpab_bwd(grad, *ctx.saved_tensors, *settings)
+    return gx, None, g_table, None, None, None
 
 
 torch.library.register_autograd('mmact::cpab', _backward, setup_context=_setup_context, lib=LIBRARY)
-once_differentiable('cpab')
+once_differentiable('cpab', _PLAIN)
+
+
+# The table's kernels. They have no eager form: segment_table is made of differentiable operations.
+
+_DOMAIN = 'Tensor theta, float a, float b, bool affine, bool single'
+LIBRARY.define(f'cpab_table({_DOMAIN}) -> (Tensor, Tensor)', tags=[torch.Tag.pt2_compliant_tag])
+LIBRARY.define(
+    f'cpab_table_bwd(Tensor grad, {_DOMAIN}) -> Tensor', tags=[torch.Tag.pt2_compliant_tag]
+)
+
+
+@torch.library.register_fake('mmact::cpab_table', lib=LIBRARY)
+def _(theta, a, b, affine, single):
+    count = 2 * (theta.size(1) + 1)
+    breakpoints = theta.new_empty((theta.size(0), count), dtype=torch.float64)
+    return breakpoints, breakpoints.new_empty((theta.size(0), count + 1, _COLUMNS))
+
+
+@torch.library.register_fake('mmact::cpab_table_bwd', lib=LIBRARY)
+def _(grad, theta, a, b, affine, single):
+    return theta.new_empty(theta.shape)
+
+
+def _setup_table_context(ctx, inputs, output):
+    theta, *ctx.domain = inputs
+    ctx.save_for_backward(theta)
+
+
+def _table_backward(ctx, _, grad):
+    g_theta = torch.ops.mmact.cpab_table_bwd(grad, *ctx.saved_tensors, *ctx.domain)
+    return g_theta, None, None, None, None
+
+
+torch.library.register_autograd(
+    'mmact::cpab_table', _table_backward, setup_context=_setup_table_context, lib=LIBRARY
+)
+once_differentiable('cpab_table', _PLAIN)
+
+_TABLE_KERNELS = tuple(device for device in ('cpu', 'cuda') if has_kernel('cpab_table', device))
+
+
+def _table(x: Tensor, theta: Tensor, domain: tuple[float, float], extend: str):
+    """Breakpoints and table for x, made by a kernel where there is one."""
+    dtype = opmath_dtype(x.dtype)
+    if theta.device.type not in _TABLE_KERNELS:
+        return segment_table(theta, domain, extend, dtype)
+    single = dtype != torch.float64
+    return torch.ops.mmact.cpab_table(theta, *domain, extend == 'affine', single)
 
 
 def cpab(
@@ -355,6 +434,8 @@ def cpab(
     domain: tuple[float, float],
     channel_dim: int = 1,
     extend: str = 'identity',
+    factor: str = 'one',
+    negative_slope: float = 0.0,
 ) -> Tensor:
     """CPAB transformation T(x): where a velocity field carries x in one unit of time.
 
@@ -376,9 +457,14 @@ def cpab(
         channel_dim: Dimension of x that holds the channels. Ignored if G is 1.
         extend: T outside of [a, b]. ``'identity'``: x. ``'affine'``: the flow of the outer cells'
             affine fields continued, a + exp(slope) * (x - a), and likewise at b.
+        factor: What T(x) is multiplied by: ``'one'``; ``'gelu'``, the standard normal distribution
+            function of x; ``'gelu_below_0'``, the same for x < 0 and 1 beyond; ``'leaky'``,
+            negative_slope where x < 0 is outside of [a, b], else 1.
+        negative_slope: Of ``'leaky'``.
 
     Returns:
-        Tensor of x's shape, dtype and memory format. NaN gives NaN, and infinities themselves.
+        Tensor of x's shape, dtype and memory format. NaN gives NaN, and infinities the limits of
+        the function.
 
     Raises:
         TypeError: If x has another dtype.
@@ -392,9 +478,13 @@ def cpab(
     domain = check_domain('cpab', domain)
     if extend not in ('identity', 'affine'):
         raise ValueError(f"cpab: extend must be 'identity' or 'affine', got {extend!r}")
+    if factor not in FACTORS:
+        raise ValueError(f'cpab: factor must be one of {", ".join(FACTORS)}, got {factor!r}')
+    if theta.device != x.device:
+        raise ValueError(f'cpab: theta is on {theta.device}, but x is on {x.device}')
     channel_dim = check_groups('cpab', x, theta.size(0), channel_dim)
-    breakpoints, table = segment_table(theta, domain, extend, opmath_dtype(x.dtype))
-    return torch.ops.mmact.cpab(x, breakpoints, table, channel_dim)
+    breakpoints, table = _table(x, theta, domain, extend)
+    return torch.ops.mmact.cpab(x, breakpoints, table, channel_dim, factor, negative_slope)
 
 
 def check_domain(name: str, domain: tuple[float, float]) -> tuple[float, float]:

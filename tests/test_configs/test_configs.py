@@ -22,9 +22,18 @@ from mmengine.registry import MODELS
 from mmengine.utils import get_installed_path
 from mmseg.structures import SegDataSample
 
-from mmact.activations import PAU, PWLU, Activation, AReLU, DyReLUC, FReLU, unresolved
+from mmact.activations import (
+    PAU,
+    PWLU,
+    Activation,
+    AReLU,
+    DiTAC,
+    DyReLUC,
+    FReLU,
+    unresolved,
+)
 from mmact.apis import build_runner, load_config, prepare_training
-from mmact.datasets.mini import make_ade20k, make_coco, make_lgg
+from mmact.datasets.mini import make_ade20k, make_cityscapes, make_coco, make_lgg
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = sorted(p for p in (ROOT / 'configs').rglob('*.py') if p.parent.name != '_base_')
@@ -32,11 +41,22 @@ CONFIGS = [p for p in ALL if not p.stem.startswith('td-hm')]
 TABLE3 = [p for p in CONFIGS if p.parent.name == 'pwlu']
 PUBLISHED = [p for p in ALL if p.parent.name != 'demo']
 ACTIVATION = dict(
-    relu=nn.ReLU, swish=nn.SiLU, frelu=FReLU, pwlu=PWLU, arelu=AReLU, pau=PAU, dyreluc=DyReLUC
+    relu=nn.ReLU,
+    gelu=nn.GELU,
+    swish=nn.SiLU,
+    frelu=FReLU,
+    pwlu=PWLU,
+    arelu=AReLU,
+    pau=PAU,
+    dyreluc=DyReLUC,
+    ditac=DiTAC,
 )
 # Calls of an activation in a backbone: stem and blocks; in U-Net, two convolutions for each of 5
 # stages downwards, two and a transposed one for each of 4 upwards.
 SITES = {
+    ('mmpretrain.ConvNeXt', None): 3 + 3 + 9 + 3,
+    ('SwinTransformer', None): 2 + 2 + 6 + 2,
+    ('mmact.ResNetV1c', 18): 3 + 8 * 2,
     ('mmact.ResNet', 18): 1 + 8 * 2,
     ('mmact.ResNet', 50): 1 + 16 * 3,
     ('mmact.ResNetV1c', 50): 3 + 16 * 3,
@@ -44,7 +64,7 @@ SITES = {
 }
 
 
-def _activation(path: Path) -> type[nn.Module]:
+def kind_of(path: Path) -> type[nn.Module]:
     return next(
         cls for name, cls in ACTIVATION.items() if name in path.stem.replace('-', '_').split('_')
     )
@@ -58,12 +78,17 @@ def data(tmp_path_factory) -> dict[str, str]:
     roots = dict(
         coco=make_coco(root / 'coco', **small),
         ade20k=make_ade20k(root / 'ade20k', **small),
+        cityscapes=make_cityscapes(root / 'cityscapes', **small),
         lgg=make_lgg(root / 'lgg', num_patients=3, num_slices=3, size=(64, 64), quiet=True),
     )
     return {name: f'{path}/' for name, path in roots.items()}
 
 
-def _load(path: Path, work_dir: Path, options: dict):
+def find_activations(model: nn.Module) -> list[nn.Module]:
+    return [m for m in model.modules() if isinstance(m, tuple(ACTIVATION.values()))]
+
+
+def load(path: Path, work_dir: Path, options: dict):
     return load_config(
         argparse.Namespace(
             config=str(path),
@@ -77,7 +102,7 @@ def _load(path: Path, work_dir: Path, options: dict):
 
 def _small(path: Path, data: dict[str, str], work_dir: Path) -> dict:
     """The --cfg-options that make a config quick, as a dict."""
-    cfg = _load(path, work_dir, {})
+    cfg = load(path, work_dir, {})
     root = next(value for name, value in data.items() if name in path.stem)
     options = _small_segmentor(cfg) if cfg.default_scope == 'mmseg' else _small_detector(cfg, root)
     by_epoch = 'max_epochs' in cfg.train_cfg
@@ -99,8 +124,8 @@ def _small(path: Path, data: dict[str, str], work_dir: Path) -> dict:
             if key in step:
                 options[f'{loader}.dataset.pipeline.{i}.{key}'] = (64, 64)
     for index, hook in enumerate(cfg.get('custom_hooks', [])):
-        key = 'phase1' if hook.type == 'PWLURealignHook' else 'interval'
-        options[f'custom_hooks.{index}.{key}'] = 1
+        for key in {'phase1', 'interval'} & hook.keys():
+            options[f'custom_hooks.{index}.{key}'] = 1
     return options
 
 
@@ -140,13 +165,30 @@ def _small_detector(cfg: dict, root: str) -> dict:
 
 
 def _small_segmentor(cfg: dict) -> dict:
-    options = {'model.backbone.base_channels': 4, 'model.data_preprocessor.size': (64, 64)}
-    if cfg.model.backbone.type == 'UNet':
+    kind = cfg.model.backbone.type
+    options = {'model.data_preprocessor.size': (64, 64)}
+    widths = [16, 32, 64, 128]
+    if kind in ('mmpretrain.ConvNeXt', 'SwinTransformer'):
+        options['model.backbone.init_cfg'] = None
+        # Of a warm-up from 1e-6.
+        options['param_scheduler.0.start_factor'] = 0.1
+        if kind == 'SwinTransformer':
+            widths = [24, 48, 96, 192]
+            options['model.backbone.embed_dims'] = 24
+        else:
+            arch = dict(_delete_=True, depths=[3, 3, 9, 3], channels=widths)
+            options['model.backbone.arch'] = arch
+    else:
+        options['model.backbone.base_channels'] = 4
+    if kind == 'UNet':
         heads = dict(decode_head=(4, 4))
         options |= {f'{split}_dataloader.dataset.val_patients': 1 for split in ('train', 'val')}
     else:
-        inputs = [16, 32, 64, 128] if cfg.model.decode_head.type == 'UPerHead' else 128
-        heads = dict(decode_head=(inputs, 16), auxiliary_head=(64, 16))
+        if cfg.model.backbone.get('depth') == 18:
+            widths = [4, 8, 16, 32]
+        inputs = widths if cfg.model.decode_head.type == 'UPerHead' else widths[3]
+        heads = dict(decode_head=(inputs, 16), auxiliary_head=(widths[2], 16))
+    if kind == 'mmact.ResNetV1c':
         options |= {
             'model.pretrained': None,
             'model.backbone.stem_channels': 8,
@@ -159,13 +201,15 @@ def _small_segmentor(cfg: dict) -> dict:
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_two_iterations_and_an_evaluation(path, data, tmp_path):
-    cfg = _load(path, tmp_path, _small(path, data, tmp_path))
+    cfg = load(path, tmp_path, _small(path, data, tmp_path))
+    if cfg.optim_wrapper.type == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        cfg.optim_wrapper.type = 'OptimWrapper'
+        del cfg.optim_wrapper.loss_scale
     runner = build_runner(cfg)
     prepare_training(runner)
-    backbone = runner.model.backbone
-    acts = [m for m in backbone.modules() if isinstance(m, tuple(ACTIVATION.values()))]
+    acts = find_activations(runner.model.backbone)
     sites = SITES[cfg.model.backbone.type, cfg.model.backbone.get('depth')]
-    assert [type(m) for m in acts] == [_activation(path)] * sites
+    assert [type(m) for m in acts] == [kind_of(path)] * sites
     groups = runner.optim_wrapper.optimizer.param_groups
     optimized = [id(p) for group in groups for p in group['params']]
     learned = {n: p for n, p in runner.model.named_parameters() if p.requires_grad}
@@ -194,7 +238,7 @@ def test_two_iterations_and_an_evaluation(path, data, tmp_path):
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
 def test_parts_fit_at_full_size(path, tmp_path):
-    cfg = _load(path, tmp_path, {})
+    cfg = load(path, tmp_path, {})
     if cfg.model.type == 'MaskRCNN':
         cfg.merge_from_dict({'model.test_cfg.rpn.max_per_img': 4})
     model = MODELS.build(cfg.model).eval()
@@ -206,11 +250,11 @@ def test_parts_fit_at_full_size(path, tmp_path):
     assert not unresolved(model)
 
 
-def _without_scope(node):
+def without_scope(node):
     """A part of a config without the marks of the codebase that it is inherited from."""
     if isinstance(node, dict):
-        return {key: _without_scope(value) for key, value in node.items() if key != '_scope_'}
-    return [_without_scope(item) for item in node] if isinstance(node, (list, tuple)) else node
+        return {key: without_scope(value) for key, value in node.items() if key != '_scope_'}
+    return [without_scope(item) for item in node] if isinstance(node, (list, tuple)) else node
 
 
 @pytest.mark.parametrize(
@@ -219,7 +263,7 @@ def _without_scope(node):
     ids=lambda p: p.stem,
 )
 def test_only_the_activation_differs_from_the_baseline(path, tmp_path):
-    cfg = _load(path, tmp_path, {})
+    cfg = load(path, tmp_path, {})
     name = path.stem.replace('-arelu', '').replace('-pau', '').replace('-dyreluc', '')
     family = 'pspnet' if 'pspnet' in name else name.split('_')[0].replace('-', '_')
     base = Config.fromfile(
@@ -233,7 +277,7 @@ def test_only_the_activation_differs_from_the_baseline(path, tmp_path):
     cfg.model.backbone.type = base.model.backbone.type
     keys = ('model', 'optim_wrapper', 'train_dataloader', 'train_cfg', 'param_scheduler')
     for key in keys:
-        assert _without_scope(cfg[key]) == _without_scope(base[key]), key
+        assert without_scope(cfg[key]) == without_scope(base[key]), key
     if act_cfg.type == 'PAU':
         assert act_cfg == dict(type='PAU', m=5, n=4, init='leaky_relu_0.01', num_channels=1)
     elif act_cfg.type == 'DyReLUC':
@@ -253,7 +297,7 @@ def test_only_the_activation_differs_from_the_baseline(path, tmp_path):
 
 def test_settings_of_buda_et_al(tmp_path):
     names = [f'unet-s5-d16-{act}_fcn_1xb16-100e_lgg-256x256' for act in ('relu', 'arelu')]
-    relu, arelu = (_load(ROOT / f'configs/arelu/{name}.py', tmp_path, {}) for name in names)
+    relu, arelu = (load(ROOT / f'configs/arelu/{name}.py', tmp_path, {}) for name in names)
     assert relu.model.backbone.act_cfg == dict(type='ReLU')
     assert arelu.model.backbone.act_cfg == dict(type='AReLU', alpha=0.9, beta=2.0)
     relu.model.backbone.act_cfg = arelu.model.backbone.act_cfg
@@ -267,7 +311,7 @@ def test_settings_of_buda_et_al(tmp_path):
 
 @pytest.mark.parametrize('path', TABLE3, ids=lambda p: p.stem)
 def test_settings_of_the_paper(path, tmp_path):
-    cfg = _load(path, tmp_path, {})
+    cfg = load(path, tmp_path, {})
     backbone = cfg.model.backbone
     assert backbone.depth == 50
     assert backbone.get('init_cfg') is None
@@ -288,7 +332,7 @@ def test_settings_of_the_paper(path, tmp_path):
     steps = cfg.param_scheduler[1]
     assert (steps.by_epoch, steps.milestones, steps.gamma) == (False, [210000, 250000], 0.1)
     hooks = cfg.get('custom_hooks', [])
-    if _activation(path) is PWLU:
+    if kind_of(path) is PWLU:
         assert backbone.act_cfg.num_intervals == 16
         assert backbone.act_cfg.get('mode', 'channel') == 'channel'
         assert [(h.type, h.phase1, h.by_epoch) for h in hooks] == [

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mmact import ops
 from mmact.ops import reference
+from mmact.ops.cpab import _eager as _eager_cpab
+from mmact.ops.cpab import _table
 
 from .utils import generator, with_gradients
 
@@ -130,6 +132,24 @@ def _pau(m: int, n: int, version: str = 'B', noise: float = 0.0) -> Case:
     return Case(parameters, ops.pau, reference.pau, 'pau', reference.pau_bwd, settings)
 
 
+def _cpab(num_cells: int, extend: str = 'identity', factor: str = 'one') -> Case:
+    """The elements' formula and its gradients; tables are compared in test_cpab.py."""
+    domain = (-2.0, 2.5)
+
+    def parameters(g, groups):
+        # Slopes of the field up to 3 on average: T' is at most some hundreds.
+        fastest = min(1.0, 6 / num_cells)
+        return (_uniform(g, (groups, num_cells - 1), -fastest, fastest),)
+
+    def function(x, theta, channel_dim):
+        return ops.cpab(x, theta, domain, channel_dim, extend, factor, 0.25)
+
+    def exact(x, theta, channel_dim):
+        return _eager_cpab(x, *_table(x, theta, domain, extend), channel_dim, factor, 0.25)
+
+    return Case(parameters, function, exact, 'cpab')
+
+
 CASES = {
     'arelu': _arelu(True),
     'elsa': _arelu(False),
@@ -147,4 +167,9 @@ CASES = {
     'polynomial': _pau(3, 0),
     'rpau': _pau(5, 4, noise=0.1),
     'rpau_2_3_a': _pau(2, 3, 'A', noise=0.5),
+    'cpab': _cpab(3, 'affine'),
+    'cpab_40': _cpab(40),
+    'ditac_gelu': _cpab(10, factor='gelu'),
+    'ditac_ge': _cpab(5, factor='gelu_below_0'),
+    'ditac_leaky': _cpab(2, factor='leaky'),
 }

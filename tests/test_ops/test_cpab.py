@@ -265,6 +265,41 @@ def test_extreme_velocities(name, domain):
             assert (y <= b + slack).all()
 
 
+# The kernels' table ----------------------------------------------------------------------------
+
+
+def tables(theta, domain, extend, dtype):
+    """(breakpoints, table, gradient of theta) of the kernel, and of the PyTorch operations."""
+    for make in (
+        lambda t: torch.ops.mmact.cpab_table(
+            t, *domain, extend == 'affine', dtype != torch.float64
+        ),
+        lambda t: segment_table(t, domain, extend, dtype),
+    ):
+        leaf = theta.clone().requires_grad_()
+        breakpoints, table = make(leaf)
+        grad = random_tensor(table.shape, seed=5)
+        yield breakpoints, table.detach(), torch.autograd.grad(table, leaf, grad)[0]
+
+
+# Where velocities are tiny, rounding a breakpoint changes the constants of its segments much, and
+# the transformation by nothing.
+@pytest.mark.parametrize('name', [name for name in FIELDS if name != 'slow'])
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize('extend', ['identity', 'affine'])
+def test_table_of_the_kernel(name, dtype, extend):
+    theta, domain = field(name)
+    for mine, other in zip(*tables(theta, domain, extend, dtype), strict=True):
+        scale = other.abs().clamp(min=1)
+        assert_near(mine / scale, other / scale, 1e-9)  # 7e-11, where a velocity is 1e-13
+
+
+def test_table_of_many_groups():
+    theta = 0.5 * random_tensor((50, 6), seed=3)
+    for mine, other in zip(*tables(theta, (-1.0, 1.5), 'affine', torch.float32), strict=True):
+        assert_near(mine, other, 1e-11)
+
+
 # Inputs -------------------------------------------------------------------------------------------
 
 
@@ -343,8 +378,17 @@ def test_opcheck(layout):
     x = kind.place(random_tensor(kind.shape(3), torch.float32))
     dim = kind.channel_dim % x.dim()
     table = segment_table(0.3 * random_tensor((3, 4)), DOMAIN, 'affine', torch.float32)
-    torch.library.opcheck(torch.ops.mmact.cpab.default, (x.detach().requires_grad_(), *table, dim))
-    torch.library.opcheck(torch.ops.mmact.cpab_bwd.default, (x, x, *table, dim))
+    for settings in ((dim, 'one', 0.0), (dim, 'gelu', 0.0)):
+        given = (x.detach().requires_grad_(), *table, *settings)
+        torch.library.opcheck(torch.ops.mmact.cpab.default, given)
+        torch.library.opcheck(torch.ops.mmact.cpab_bwd.default, (x, x, *table, *settings))
+
+
+def test_opcheck_of_the_table():
+    given = ((0.3 * random_tensor((3, 4), torch.float32)).requires_grad_(), -0.5, 2.0, True, True)
+    torch.library.opcheck(torch.ops.mmact.cpab_table.default, given)
+    given = (random_tensor((3, 11, 5)), given[0].detach(), *given[1:])
+    torch.library.opcheck(torch.ops.mmact.cpab_table_bwd.default, given)
 
 
 def test_compiles_as_one_graph():

@@ -1,0 +1,9 @@
+_base_ = ['./pspnet_r50-d8-relu_4xb2-40k_cityscapes-512x1024.py', '../_base_/ditac.py']
+act_cfg = _base_.activations.pwlu
+model = dict(
+    backbone=dict(act_cfg=act_cfg),
+    decode_head=dict(act_cfg=act_cfg),
+    auxiliary_head=dict(act_cfg=act_cfg),
+)
+# 5 epochs of the 2975 training images of Cityscapes.
+custom_hooks = [dict(type='PWLURealignHook', phase1=5 * 2975 // 8, by_epoch=False)]

@@ -1,0 +1,10 @@
+_base_ = [
+    './swin-tiny-patch4-window7-in1k-pre-gelu_upernet_8xb2-160k_ade20k-512x512.py',
+    '../_base_/ditac.py',
+]
+act_cfg = _base_.activations.ditac
+model = dict(
+    backbone=dict(act_cfg=act_cfg),
+    decode_head=dict(act_cfg=act_cfg),
+    auxiliary_head=dict(act_cfg=act_cfg),
+)

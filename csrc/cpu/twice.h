@@ -1,0 +1,71 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Two vectors as one number system, for formulas whose steps wait for each other: while one
+// vector's step is under way, the other's can begin. Included once per instruction set, after
+// simd.h and inside its namespace.
+
+template <class T>
+struct Pair {
+  T first, second;
+};
+
+#define MMACT_PAIR_OPERATOR(op)                                        \
+  template <class A, class B>                                          \
+  MMACT_HD inline auto operator op(const Pair<A>& a, const Pair<B>& b) \
+      ->Pair<decltype(a.first op b.first)> {                           \
+    return {a.first op b.first, a.second op b.second};                 \
+  }
+MMACT_PAIR_OPERATOR(+)
+MMACT_PAIR_OPERATOR(-)
+MMACT_PAIR_OPERATOR(*)
+MMACT_PAIR_OPERATOR(<)
+MMACT_PAIR_OPERATOR(>)
+MMACT_PAIR_OPERATOR(>=)
+MMACT_PAIR_OPERATOR(==)
+#undef MMACT_PAIR_OPERATOR
+
+template <class A>
+MMACT_HD inline Pair<A> operator+(const Pair<A>& a, int b) {
+  return {a.first + b, a.second + b};
+}
+template <class A>
+MMACT_HD inline Pair<A> operator-(const Pair<A>& a) {
+  return {-a.first, -a.second};
+}
+
+template <class S>
+struct Twice {
+  using Value = typename S::Value;
+  using V = Pair<typename S::V>;
+  using I = Pair<typename S::I>;
+
+  MMACT_HD static V set(Value value) { return {S::set(value), S::set(value)}; }
+  MMACT_HD static V select(const I& mask, const V& yes, const V& no) {
+    return {S::select(mask.first, yes.first, no.first),
+            S::select(mask.second, yes.second, no.second)};
+  }
+  MMACT_HD static I select_index(const I& mask, const I& yes, const I& no) {
+    return {S::select_index(mask.first, yes.first, no.first),
+            S::select_index(mask.second, yes.second, no.second)};
+  }
+  MMACT_HD static V at_least(const V& v, const V& bound) {
+    return {S::at_least(v.first, bound.first), S::at_least(v.second, bound.second)};
+  }
+  MMACT_HD static V at_most(const V& v, const V& bound) {
+    return {S::at_most(v.first, bound.first), S::at_most(v.second, bound.second)};
+  }
+  MMACT_HD static V fma(const V& a, const V& b, const V& c) {
+    return {S::fma(a.first, b.first, c.first), S::fma(a.second, b.second, c.second)};
+  }
+};
+
+// A table, looked up for both.
+template <class Table>
+struct TwiceTable {
+  Table table;
+  template <class I>
+  MMACT_HD auto at(const Pair<I>& i) const -> Pair<decltype(table.at(i.first))> {
+    return {table.at(i.first), table.at(i.second)};
+  }
+};

@@ -1,0 +1,176 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// CPAB transformations of the line (Freifeld et al., TPAMI 2017) and the activations made of them,
+// DiTAC's Eq. 4 to 7: y = T(x) * factor(x).
+//
+// formulas/cpab_table.h makes the table of a transformation, one column of constants for each
+// segment of x. With z = x - p, in the domain,
+//
+//   T(x) = x + d + z * ((1 + m) * g * h - 1),  g = log1p(A) / A,  h = expm1(B) / B,
+//   A = alpha * z >= 0,  B = beta * z * g.
+#pragma once
+
+#include <limits>
+
+#include "macros.h"
+
+namespace mmact {
+
+enum class CpabFactor { kOne, kGelu, kGeluBelowZero, kLeaky };
+
+struct CpabSettings {
+  CpabFactor factor;
+  double negative_slope;  // of kLeaky
+  int breakpoints;
+  // Of the search: the table's breakpoints fill entries 1 .. 2 * first_step - 1.
+  int first_step;
+  static constexpr int kLeastFirstStep = 16;
+
+  MMACT_HD int segments() const { return breakpoints + 1; }
+  MMACT_HD int filled() const { return 2 * first_step; }
+  MMACT_HD int rows() const { return filled() + 5 * segments(); }
+};
+
+// Derivatives of log1p(a) / a and expm1(b) / b, given the value. Near 0 they are series, where the
+// quotient rule would cancel.
+template <class S>
+struct CpabDerivatives {
+  using V = typename S::V;
+  static constexpr bool kFloat = sizeof(typename S::Value) == 4;
+  static constexpr double kNear = 0.5;
+  static constexpr int kLogTerms = kFloat ? 5 : 12, kExpTerms = kFloat ? 8 : 15;
+
+  // With w = a / (2 + a), log1p(a) = 2 artanh(w); nothing cancels as a >= 0.
+  MMACT_HD static V of_log1p_ratio(V a, V g) {
+    const V w = S::divide(a, a + S::set(2)), t = w * w;
+    V q = S::set(1.0 / (2 * kLogTerms + 1));
+    MMACT_UNROLL
+    for (int k = kLogTerms - 2; k >= 0; --k) q = S::fma(q, t, S::set(1.0 / (2 * k + 3)));
+    const V rest = S::set(1) - w;
+    const V near = S::divide(S::set(-0.5) * rest * S::fma(rest * w, q, g), S::set(1) + w);
+    const V far = S::divide(S::divide(S::set(1), a + S::set(1)) - g, a);
+    return S::select(a < S::set(kNear), near, far);
+  }
+
+  MMACT_HD static V of_expm1_ratio(V b, V h) {
+    // The sum of k b^(k - 1) / (k + 1)!, from the last term on; a term is the one before times
+    // b (k + 1) / (k (k + 2)).
+    V sum = S::set(1);
+    MMACT_UNROLL
+    for (int k = kExpTerms; k > 0; --k)
+      sum = S::fma(sum * b, S::set((k + 1.0) / (k * (k + 2.0))), S::set(1));
+    const V far = S::divide(S::fma(b - S::set(1), h, S::set(1)), b);
+    return S::select(S::abs(b) < S::set(kNear), S::set(0.5) * sum, far);
+  }
+};
+
+// The function of one channel (or of one channel per lane, if Table looks up lane by lane). M has
+// the transcendental functions of the number system S. kFirstStep is that of the settings, or 0 if
+// it is known only at run time.
+template <class S, class M, class Table, int kFirstStep = 0>
+struct Cpab {
+  using V = typename S::V;
+  using I = typename S::I;
+
+  static constexpr int kTerms = 4;  // sums per segment: gradients of d, m, alpha and beta
+
+  CpabSettings settings;
+  Table breakpoints, p, d, m, alpha, beta;
+
+  // The number of breakpoints up to x, by bisection: `breakpoints` has them from entry 1 on. NaN,
+  // and the NaN that it is filled up with, are beyond none and all.
+  MMACT_HD I segment(V x) const {
+    I found{};
+    MMACT_UNROLL
+    for (int step = kFirstStep > 0 ? kFirstStep : settings.first_step; step > 0; step /= 2) {
+      const I next = found + step;
+      found = S::select_index(x >= breakpoints.at(next), next, found);
+    }
+    return found;
+  }
+
+  // What forward and backward share.
+  struct Point {
+    V z, gain, g, h, a, bz;  // gain is 1 + m, bz is beta * z
+    V t;                     // T(x)
+  };
+
+  // An outer segment has p = alpha = beta = 0: it is d + x + m * x, m being 0 where T(x) = x.
+  MMACT_HD Point at(V x, I i) const {
+    Point point;
+    const V m_i = m.at(i), d_i = d.at(i);
+    point.z = bounded(x - p.at(i));
+    point.a = alpha.at(i) * point.z;
+    point.bz = beta.at(i) * point.z;
+    point.g = M::log1p_ratio(point.a);
+    point.h = M::expm1_ratio(point.bz * point.g);
+    point.gain = S::set(1) + m_i;
+    const V f = point.g * point.h;
+    point.t = x + S::fma(point.z, S::fma(m_i, f, f - S::set(1)), d_i);
+    return point;
+  }
+
+  // 0 * infinity has no place in products that go to 0, or with zero.
+  MMACT_HD static V bounded(V v) {
+    const V largest = S::set(std::numeric_limits<typename S::Value>::max());
+    return S::at_least(S::at_most(v, largest), -largest);
+  }
+
+  MMACT_HD static V bounded_below(V v) {
+    return S::at_least(v, S::set(std::numeric_limits<typename S::Value>::lowest()));
+  }
+
+  MMACT_HD V leaky(V x) const {
+    const I last = I{} + settings.breakpoints;
+    const V ends = S::select(x < breakpoints.at(I{} + 1), S::set(1), S::set(0));
+    const V outside = S::select(x >= breakpoints.at(last), S::set(1), ends);
+    const V slope = S::select(x < S::set(0), S::set(settings.negative_slope), S::set(1));
+    return S::select(outside > S::set(0), slope, S::set(1));
+  }
+
+  MMACT_HD V forward(V x) const {
+    const Point point = at(x, segment(x));
+    switch (settings.factor) {
+      case CpabFactor::kOne:
+        return point.t;
+      case CpabFactor::kLeaky:
+        return point.t * leaky(x);
+      case CpabFactor::kGelu:
+        return bounded_below(point.t) * M::normal_cdf(x);
+      case CpabFactor::kGeluBelowZero:
+        return S::select(x < S::set(0), bounded_below(point.t) * M::normal_cdf(x), point.t);
+    }
+    return point.t;
+  }
+
+  // The gradient of x, and what the element adds to the sums of segment `bin`.
+  MMACT_HD V backward(V x, V gy, I& bin, V (&terms)[kTerms]) const {
+    // NaN is put into the domain, so that the gradient of theta shows it.
+    bin = S::select_index(x == x, segment(x), I{} + 1);
+    const Point point = at(x, bin);
+    V gt = gy, gx = S::set(0);  // the gradient of T(x), and what the factor's derivative adds
+    if (settings.factor == CpabFactor::kLeaky) {
+      gt = gy * leaky(x);
+    } else if (settings.factor != CpabFactor::kOne) {
+      gt = gy * M::normal_cdf(x);
+      gx = gy * bounded(point.t) * M::normal_pdf(x);
+      if (settings.factor == CpabFactor::kGeluBelowZero) {
+        gt = S::select(x < S::set(0), gt, gy);
+        gx = S::select(x < S::set(0), gx, S::set(0));
+      }
+    }
+    const V z = point.z, g = point.g, h = point.h, b = point.bz * g;
+    const V dg = CpabDerivatives<S>::of_log1p_ratio(point.a, g);
+    const V dh = CpabDerivatives<S>::of_expm1_ratio(b, h);
+    const V scaled = gt * point.gain * z * z;
+    terms[0] = gt;
+    terms[1] = gt * z * g * h;
+    terms[2] = scaled * dg * S::fma(point.bz * g, dh, h);
+    terms[3] = scaled * g * g * dh;
+    // expm1(B) = B h: T' = (1 + m) exp(B) / (1 + A).
+    return S::fma(gt, S::divide(point.gain * S::fma(b, h, S::set(1)), S::set(1) + point.a), gx);
+  }
+};
+
+}  // namespace mmact
