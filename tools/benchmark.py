@@ -28,8 +28,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mmact
-from mmact.activations import PAU, PWLU, RPAU, AReLU, DyReLUA, DyReLUB, DyReLUC
-from mmact.ops import reference
+from mmact.activations import (
+    PAU,
+    PWLU,
+    RPAU,
+    AReLU,
+    DiTAC,
+    DyReLUA,
+    DyReLUB,
+    DyReLUC,
+    to_pwlu,
+)
+from mmact.ops import cpab, reference
+from mmact.ops.cpab import _eager as eager_cpab
+from mmact.ops.cpab import segment_table
 
 
 class EagerPWLU(PWLU):
@@ -74,6 +86,37 @@ class EagerDyReLUC(EagerDyReLUB, DyReLUC):
         return super().forward(x) * self.attend(logits)
 
 
+class EagerDiTAC(DiTAC):
+    """DiTAC in plain PyTorch operations."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        table = segment_table(self.theta.unsqueeze(0), self.domain, dtype=x.dtype)
+        return eager_cpab(x, *table, 1, 'gelu', 0.0)
+
+
+class QuantisedDiTAC(DiTAC):
+    """The DiTAC authors' approach: inputs are rounded to the 2,048 steps of a table of T."""
+
+    STEPS = 2048
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.domain
+        grid = torch.linspace(a, b, self.STEPS, device=x.device)
+        table = cpab(grid, self.theta.unsqueeze(0), self.domain)
+        slopes = torch.gradient(table.detach(), spacing=(grid,))[0]
+        index = ((x.detach() - a) * ((self.STEPS - 1) / (b - a))).round().long()
+        index = index.clamp(0, self.STEPS - 1)
+        t = F.embedding(index, torch.stack([table, slopes], 1))
+        t = t[..., 0] + t[..., 1] * (x - x.detach())
+        return torch.where((x >= a) & (x <= b), t, x) * torch.special.ndtr(x)
+
+
+def ditac(kind: type[DiTAC] = DiTAC, **options) -> DiTAC:
+    """A DiTAC, or another way to work it out, with a transformation that is not the identity."""
+    torch.manual_seed(0)
+    return kind(init='prior', variance=0.01, **options)
+
+
 def mmdet_dyrelu(channels: int) -> nn.Module:
     """MMDetection's Dynamic ReLU, which DyHead uses."""
     from mmdet.models.layers import DyReLU
@@ -102,6 +145,12 @@ CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
     'PAU eager': lambda channels: EagerPAU(),
     'PAU eager, compiled': compiled(lambda channels: EagerPAU()),
     'RPAU': lambda channels: RPAU(),
+    'nn.GELU': lambda channels: nn.GELU(),
+    'DiTAC': lambda channels: ditac(),
+    'DiTAC channel-wise': lambda channels: ditac(mode='channel', num_channels=channels),
+    'DiTAC as PWLU': lambda channels: to_pwlu(ditac()),
+    'DiTAC quantised': lambda channels: ditac(QuantisedDiTAC),
+    'DiTAC eager': lambda channels: ditac(EagerDiTAC),
     'DyReLUA': DyReLUA,
     'DyReLUB': DyReLUB,
     'DyReLUB eager': EagerDyReLUB,

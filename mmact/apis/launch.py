@@ -18,7 +18,7 @@ from mmengine.registry import OPTIMIZERS, PARAM_SCHEDULERS, RUNNERS, Registry, i
 from mmengine.runner import Runner
 
 from ..activations import unresolved
-from ..engine.hooks import LearnedActivationHook, PWLURealignHook
+from ..engine.hooks import ActivationRegularizerHook, LearnedActivationHook, PWLURealignHook
 from .errors import UserError, missing_data
 
 
@@ -154,6 +154,10 @@ def _init_gloo(cfg: Config) -> None:
     )
 
 
+#: Hooks of mmact's that know before training whether they can do their work in it.
+CHECKED_HOOKS = (ActivationRegularizerHook, LearnedActivationHook, PWLURealignHook)
+
+
 def prepare_training(runner: Runner) -> None:
     """Builds what ``runner.train()`` would build first, so that mistakes in it show before.
 
@@ -173,7 +177,7 @@ def prepare_training(runner: Runner) -> None:
     if runner.val_loop is not None:
         _check_images(runner.val_loop.dataloader.dataset, runner.cfg)
     for hook in runner.hooks:
-        if isinstance(hook, (PWLURealignHook, LearnedActivationHook)):
+        if isinstance(hook, CHECKED_HOOKS):
             hook.check(runner)
 
 
