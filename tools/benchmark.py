@@ -148,7 +148,7 @@ CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
     'nn.GELU': lambda channels: nn.GELU(),
     'DiTAC': lambda channels: ditac(),
     'DiTAC channel-wise': lambda channels: ditac(mode='channel', num_channels=channels),
-    'DiTAC as PWLU': lambda channels: to_pwlu(ditac()),
+    'DiTAC as PWLU': lambda channels: to_pwlu(ditac())[0],
     'DiTAC quantised': lambda channels: ditac(QuantisedDiTAC),
     'DiTAC eager': lambda channels: ditac(EagerDiTAC),
     'DyReLUA': DyReLUA,

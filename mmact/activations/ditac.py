@@ -63,6 +63,12 @@ def _prior_factor(num_cells: int, length_scale: float, variance: float) -> Tenso
     return torch.linalg.cholesky(variance * (covariance[inner, inner] - across @ known))
 
 
+@lru_cache
+def _prior_factor_on(device: torch.device, dtype: torch.dtype, *prior) -> Tensor:
+    """_prior_factor(*prior) on a device, which it is copied to once."""
+    return _prior_factor(*prior).to(device, dtype)
+
+
 class DiTAC(ChannelOrLayerActivation):
     """Diffeomorphism-based trainable activation: GELU or others of a learned CPAB transformation.
 
@@ -112,6 +118,9 @@ class DiTAC(ChannelOrLayerActivation):
     Raises:
         ValueError: If an argument is out of range, or an input does not have C channels.
         RuntimeError: In forward, if the number of channels is not known.
+
+    ONNX has no operators for it: before an export, replace it with what
+    :func:`mmact.activations.to_pwlu` makes of it.
 
     Example:
         >>> act = DiTAC()
@@ -172,11 +181,11 @@ class DiTAC(ChannelOrLayerActivation):
         if self.init == 'prior':
             a, b = self.domain
             noise = torch.randn(theta.shape, dtype=torch.float64, device='cpu')
-            theta.copy_((b - a) * (noise @ self._factor().T))
+            theta.copy_((b - a) * (noise @ _prior_factor(*self._prior()).T))
         self.theta = nn.Parameter(theta[0].clone() if self.mode == 'layer' else theta)
 
-    def _factor(self) -> Tensor:
-        return _prior_factor(self.num_cells, self.length_scale, self.variance)
+    def _prior(self) -> tuple[int, float, float]:
+        return self.num_cells, self.length_scale, self.variance
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x."""
@@ -199,7 +208,7 @@ class DiTAC(ChannelOrLayerActivation):
         self.require_resolved()
         a, b = self.domain
         theta = self.theta.reshape(-1, self.num_cells - 1).T.to(opmath_dtype(self.theta.dtype))
-        factor = self._factor().to(theta)
+        factor = _prior_factor_on(theta.device, theta.dtype, *self._prior())
         whitened = torch.linalg.solve_triangular(factor, theta / (b - a), upper=False)
         return whitened.square().sum()
 

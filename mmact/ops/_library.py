@@ -100,6 +100,11 @@ def once_differentiable(name: str, reference: str | None = None) -> None:
     torch.library.register_autograd(f'mmact::{name}_bwd', refuse, lib=LIBRARY)
 
 
+def is_exporting_to_onnx() -> bool:
+    """Whether ops have to be made of operations that ONNX has, as their references are."""
+    return torch.onnx.is_in_onnx_export()
+
+
 def check_dtype(name: str, x: Tensor) -> None:
     """Raises a TypeError, in the name of an op, if x has a dtype without kernels."""
     if x.dtype not in DTYPES:

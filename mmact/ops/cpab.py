@@ -468,7 +468,8 @@ def cpab(
 
     Raises:
         TypeError: If x has another dtype.
-        ValueError: If the shapes do not fit each other, or domain or extend are not as above.
+        ValueError: If the shapes do not fit each other, or domain, extend or factor are not as
+            above.
     """
     check_dtype('cpab', x)
     if theta.dim() != 2 or 0 in theta.shape:

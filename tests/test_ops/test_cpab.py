@@ -318,6 +318,23 @@ def test_nan_and_infinity(dtype, extend):
     assert gx[3].isfinite()
 
 
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('factor', ['gelu', 'gelu_below_0', 'leaky'])
+def test_infinity_with_a_factor(dtype, factor):
+    """The limits of y and of its slope, as GELU and LeakyReLU have them."""
+    theta, domain = field('signs')
+    x = torch.tensor([INF, -INF], dtype=dtype)
+    y, gx, _ = with_gradients(
+        lambda x, t: ops.cpab(x, t, domain, factor=factor, negative_slope=0.25),
+        x,
+        [theta],
+        torch.ones_like(x),
+    )
+    low, slope = (-INF, 0.25) if factor == 'leaky' else (0, 0)
+    assert y.tolist() == [INF, low]
+    assert gx.tolist() == [1, slope]
+
+
 def test_nan_velocities_give_nan():
     x = torch.linspace(-1, 3, 50)
     y = ops.cpab(x, torch.tensor([[0.1, NAN, 0.2]]), DOMAIN)

@@ -1,0 +1,68 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Export to ONNX: standard operators only, and ONNX Runtime gives what PyTorch gives."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmact.activations import (
+    APL,
+    ELSA,
+    PAU,
+    PWLU,
+    AReLU,
+    DiTAC,
+    DyReLUA,
+    DyReLUB,
+    DyReLUC,
+    Mixture,
+    SReLU,
+    to_pwlu,
+)
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('onnxscript')
+onnxruntime = pytest.importorskip('onnxruntime')
+
+CHANNELS = 8
+ACTIVATIONS = {
+    'PWLU': lambda: PWLU(num_channels=CHANNELS),
+    'PWLU layer-wise': lambda: PWLU(mode='layer'),
+    'DiTAC as PWLU': lambda: to_pwlu(DiTAC(init='prior', variance=0.01))[0],
+    'PAU as PWLU': lambda: to_pwlu(PAU(), bounds=(-4, 4))[0],
+    'AReLU': AReLU,
+    'ELSA': ELSA,
+    'APL': lambda: APL(num_channels=CHANNELS),
+    'SReLU': lambda: SReLU(num_channels=CHANNELS),
+    'Mixture': Mixture,
+    'PAU': lambda: PAU(num_channels=CHANNELS),
+    'DyReLUA': lambda: DyReLUA(CHANNELS),
+    'DyReLUB': lambda: DyReLUB(CHANNELS),
+    'DyReLUC': lambda: DyReLUC(CHANNELS),
+}
+
+
+@pytest.mark.parametrize('name', ACTIVATIONS)
+@pytest.mark.filterwarnings('ignore')
+def test_onnx_runtime_gives_the_same(name, tmp_path):
+    torch.manual_seed(0)
+    act = ACTIVATIONS[name]()
+    if 'as PWLU' not in name:  # those are not what they are when they start
+        with torch.no_grad():
+            for parameter in act.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    model = nn.Sequential(nn.Conv2d(3, CHANNELS, 3), act, nn.Conv2d(CHANNELS, 2, 1)).eval()
+    batch = torch.export.Dim('batch')
+    program = torch.onnx.export(
+        model, (torch.randn(2, 3, 9, 7),), dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+    )
+    path = tmp_path / 'model.onnx'
+    program.save(path)
+    assert {node.domain for node in onnx.load(path).graph.node} == {''}
+    x = 3 * torch.randn(5, 3, 9, 7)
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        expected = model(x)
+    assert (torch.from_numpy(y) - expected).abs().max() <= 1e-5 * expected.abs().max()
