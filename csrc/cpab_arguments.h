@@ -6,6 +6,7 @@
 #pragma once
 
 #include <ATen/ATen.h>
+#include <ATen/OpMathType.h>
 
 #include <cfloat>
 #include <limits>
@@ -53,9 +54,10 @@ struct CpabArguments {
   int64_t segments() const { return settings.segments(); }
   int64_t entries() const { return segments() * (kCpabColumns - 1); }
 
-  // The numbers of each group as formulas/cpab.h reads them, (G, rows). Constants that the
-  // arithmetic cannot hold are cut off where sums of several still fit.
-  at::Tensor numbers(at::ScalarType dtype) const {
+  // The numbers of each group as formulas/cpab.h reads them, (G, rows), in the arithmetic
+  // type of x. Constants that it cannot hold are cut off where sums of several still fit.
+  at::Tensor numbers(const at::Tensor& x) const {
+    const at::ScalarType dtype = at::toOpMathType(x.scalar_type());
     const double largest = (dtype == at::kDouble ? DBL_MAX : static_cast<double>(FLT_MAX)) / 8;
     at::Tensor numbers = at::full({groups(), settings.rows()},
                                   std::numeric_limits<double>::quiet_NaN(), breakpoints.options());

@@ -40,8 +40,7 @@ from mmact.activations import (
     to_pwlu,
 )
 from mmact.ops import cpab, reference
-from mmact.ops.cpab import _eager as eager_cpab
-from mmact.ops.cpab import segment_table
+from mmact.ops.cpab import apply_table, segment_table
 
 
 class EagerPWLU(PWLU):
@@ -91,7 +90,7 @@ class EagerDiTAC(DiTAC):
 
     def forward(self, x: Tensor) -> Tensor:
         table = segment_table(self.theta.unsqueeze(0), self.domain, dtype=x.dtype)
-        return eager_cpab(x, *table, 1, 'gelu', 0.0)
+        return apply_table(x, *table, 1, 'gelu')
 
 
 class QuantisedDiTAC(DiTAC):

@@ -18,8 +18,7 @@ namespace {
 using at::Tensor;
 
 void run(CpabRun kernel, const Tensor& x, const Task& task, const CpabArguments& p) {
-  const auto dtype = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  Tensor rows = p.numbers(dtype);
+  Tensor rows = p.numbers(x);
   CpabNumbers numbers{nullptr, rows.size(1), 1};
   if (task.lane_is_channel()) {
     rows = make_rows(x, rows);

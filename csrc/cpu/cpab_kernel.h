@@ -70,13 +70,15 @@ void run_cpab(Storage storage, const Task& task, const CpabNumbers& numbers,
   with_storage(storage, [&](auto st) MMACT_LAMBDA {
     using St = decltype(st);
     using T = typename St::Value;
+    constexpr int kFirstStep = CpabSettings::kLeastFirstStep;
     if (task.lane_is_channel())
-      Run<St, LaneTable<T>, 0, true>::run(task, numbers, settings, begin, end);
-    else if (settings.filled() <= RegisterTable<T>::kCapacity)
-      Run<St, RegisterTable<T>, CpabSettings::kLeastFirstStep, false>::run(task, numbers, settings,
-                                                                           begin, end);
-    else
-      Run<St, MemoryTable<T>, 0, false>::run(task, numbers, settings, begin, end);
+      return Run<St, LaneTable<T>, 0, true>::run(task, numbers, settings, begin, end);
+    if constexpr (2 * kFirstStep <= RegisterTable<T>::kCapacity) {
+      if (settings.first_step == kFirstStep)
+        return Run<St, RegisterTable<T>, kFirstStep, false>::run(task, numbers, settings, begin,
+                                                                 end);
+    }
+    Run<St, MemoryTable<T>, 0, false>::run(task, numbers, settings, begin, end);
   });
 }
 

@@ -9,7 +9,8 @@
 // channel per lane. A formula's kernel (pwlu_kernel.h) walks the tiles of its layout, loads the
 // channel's parameters, and calls forward_tile or backward_tile.
 
-// Elements in a tile. Three arrays of it (bins and two terms) must stay in a 32 KiB L1 cache.
+// Elements in a tile. Three arrays of it (bins and two terms) stay in a 32 KiB L1 cache; the five
+// of CPAB (four terms) in one of 48 KiB, or in L2.
 constexpr int kTile = 2048;
 
 // Moves n values between memory and a tile; what is left of the last vector becomes 0.
@@ -227,34 +228,22 @@ MMACT_HD inline void forward_sums(const Task& task, const F& f, const Tile& tile
   for (int e = 0; e < kSums; ++e) flush(e, sums[e]);
 }
 
-// Where a tile's x and grad are read and its gradient is written: in memory, or in the given
-// buffers.
+// The same with grad, for the gradient of x.
 template <class St, class Tile>
-struct BackwardTile {
-  using T = typename St::Value;
-  using S = Simd<T>;
-  const T *x, *grad;
-  T* out;
-  int64_t step;  // from one vector to the next
-  bool buffered;
+struct BackwardTile : ForwardTile<St, Tile> {
+  using Base = ForwardTile<St, Tile>;
+  using typename Base::S;
+  using typename Base::T;
+  const T* grad;
 
   MMACT_HD BackwardTile(const Task& task, const Tile& tile, T* x_buffer, T* grad_buffer)
-      : x(x_buffer), grad(grad_buffer), out(x_buffer), step(S::kWidth), buffered(true) {
-    const InPlace place = tile.in_place();
-    if (place.at >= 0) {
-      x = static_cast<const T*>(task.x) + place.at;
-      grad = static_cast<const T*>(task.grad) + place.at;
-      out = static_cast<T*>(task.out) + place.at;
-      step = place.step;
-      buffered = false;
+      : Base(task, tile, x_buffer), grad(grad_buffer) {
+    if (!this->buffered) {
+      grad = static_cast<const T*>(task.grad) + (this->x - static_cast<const T*>(task.x));
       return;
     }
     const int64_t last = tile.size() / S::kWidth * S::kWidth;
-    if (last < tile.size()) {
-      S::store(x_buffer + last, S::set(0));
-      S::store(grad_buffer + last, S::set(0));
-    }
-    tile.read(task.x, x_buffer);
+    if (last < tile.size()) S::store(grad_buffer + last, S::set(0));
     tile.read(task.grad, grad_buffer);
   }
 };

@@ -60,9 +60,9 @@ struct CpabFormula {
 Tensor cpab_cuda(const Tensor& x, const Tensor& breakpoints, const Tensor& table,
                  int64_t channel_dim, c10::string_view factor, double negative_slope) {
   const CpabArguments p(x, breakpoints, table, channel_dim, factor, negative_slope);
-  return run_forward(
-      x, p.numbers(at::toOpMathType(x.scalar_type())), channel_dim,
-      [&](auto zero, const auto& use) { use(CpabFormula<decltype(zero)>{p.settings}); });
+  return run_forward(x, p.numbers(x), channel_dim, [&](auto zero, const auto& use) {
+    use(CpabFormula<decltype(zero)>{p.settings});
+  });
 }
 
 std::tuple<Tensor, Tensor> cpab_bwd_cuda(const Tensor& grad, const Tensor& x,
@@ -71,8 +71,7 @@ std::tuple<Tensor, Tensor> cpab_bwd_cuda(const Tensor& grad, const Tensor& x,
                                          double negative_slope) {
   const CpabArguments p(x, breakpoints, table, channel_dim, factor, negative_slope);
   const auto [gx, sums] = run_backward(
-      grad, x, p.numbers(at::toOpMathType(x.scalar_type())), channel_dim, p.segments(),
-      kCpabColumns - 1,
+      grad, x, p.numbers(x), channel_dim, p.segments(), kCpabColumns - 1,
       [&](auto zero, const auto& use) { use(CpabFormula<decltype(zero)>{p.settings}); });
   return p.gradients(gx, sums);
 }

@@ -154,10 +154,6 @@ def _init_gloo(cfg: Config) -> None:
     )
 
 
-#: Hooks of mmact's that know before training whether they can do their work in it.
-CHECKED_HOOKS = (ActivationRegularizerHook, LearnedActivationHook, PWLURealignHook)
-
-
 def prepare_training(runner: Runner) -> None:
     """Builds what ``runner.train()`` would build first, so that mistakes in it show before.
 
@@ -177,7 +173,7 @@ def prepare_training(runner: Runner) -> None:
     if runner.val_loop is not None:
         _check_images(runner.val_loop.dataloader.dataset, runner.cfg)
     for hook in runner.hooks:
-        if isinstance(hook, CHECKED_HOOKS):
+        if isinstance(hook, (ActivationRegularizerHook, LearnedActivationHook, PWLURealignHook)):
             hook.check(runner)
 
 

@@ -52,22 +52,19 @@ def _warn_eager(device_type: str) -> None:
     )
 
 
-def define(schema: str, eager: Callable, fake: Callable, kernels: bool = True) -> None:
+def define(schema: str, eager: Callable, fake: Callable) -> None:
     """Defines an op with its eager implementation and its shape function.
 
     Args:
         schema: The op's schema without namespace, ``'name(Tensor x, ...) -> Tensor'``.
         eager: Implementation in PyTorch operations, used for every device without a kernel.
         fake: Returns empty tensors of the shapes, strides and dtypes of the result.
-        kernels: Whether there are kernels that an install may lack; False for ops that are
-            PyTorch operations everywhere.
     """
     name = schema[: schema.index('(')]
 
     @functools.wraps(eager)
     def run_eager(*args):
-        if kernels:
-            _warn_eager(args[0].device.type)
+        _warn_eager(args[0].device.type)
         return eager(*args)
 
     LIBRARY.define(schema, tags=[torch.Tag.pt2_compliant_tag])
@@ -98,11 +95,6 @@ def once_differentiable(name: str, reference: str | None = None) -> None:
         )
 
     torch.library.register_autograd(f'mmact::{name}_bwd', refuse, lib=LIBRARY)
-
-
-def is_exporting_to_onnx() -> bool:
-    """Whether ops have to be made of operations that ONNX has, as their references are."""
-    return torch.onnx.is_in_onnx_export()
 
 
 def check_dtype(name: str, x: Tensor) -> None:

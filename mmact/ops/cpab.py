@@ -301,7 +301,32 @@ def _factor(value: Tensor, inside: Tensor, factor: str, negative_slope: float) -
     return torch.where(value < 0, cdf, 1) if factor == 'gelu_below_0' else cdf
 
 
-def _eager(x, breakpoints, table, channel_dim, factor, negative_slope):
+def apply_table(
+    x: Tensor,
+    breakpoints: Tensor,
+    table: Tensor,
+    channel_dim: int,
+    factor: str = 'one',
+    negative_slope: float = 0.0,
+) -> Tensor:
+    """T(x), times a factor, from a table, in PyTorch operations that autograd differentiates.
+
+    Source: the formula of :func:`segment_table`.
+
+    Args:
+        x: Input of any shape, float16, bfloat16, float32 or float64.
+        breakpoints: (G, E), ascending, as :func:`segment_table` gives them.
+        table: (G, E + 1, 5), in units of x.
+        channel_dim: Dimension of x whose channels the G groups share. Ignored if G is 1.
+        factor: As of :func:`cpab`.
+        negative_slope: Of the factor ``'leaky'``.
+
+    Returns:
+        Tensor of x's shape, dtype and memory format.
+
+    Raises:
+        RuntimeError: From PyTorch, if the shapes do not fit each other.
+    """
     value = _rows(x.to(opmath_dtype(x.dtype)), table.size(0), channel_dim)
     _, inside, z, shift, gain, alpha, beta = _look_up(value, breakpoints, table)
     change = alpha * z
@@ -359,9 +384,9 @@ def _fake_bwd(grad, x, breakpoints, table, channel_dim, factor, negative_slope):
     return torch.empty_like(x), table.new_empty(table.shape)
 
 
-_PLAIN = 'segment_table and _eager of the module mmact.ops.cpab'
+_PLAIN = 'segment_table and apply_table of the module mmact.ops.cpab'
 _SETTINGS = 'Tensor breakpoints, Tensor table, int channel_dim, str factor, float negative_slope'
-define(f'cpab(Tensor x, {_SETTINGS}) -> Tensor', _eager, _fake)
+define(f'cpab(Tensor x, {_SETTINGS}) -> Tensor', apply_table, _fake)
 define(f'cpab_bwd(Tensor grad, Tensor x, {_SETTINGS}) -> (Tensor, Tensor)', _eager_bwd, _fake_bwd)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import LIBRARY, check_dtype, define, dense, is_exporting_to_onnx, once_differentiable
+from ._library import LIBRARY, check_dtype, define, dense, once_differentiable
 
 #: Largest K that the kernels take; above it the eager form runs.
 MAX_FUNCTIONS = 16
@@ -128,6 +128,6 @@ def dyrelu(
             )
         # The kernels sum over pixels within a channel only.
         coefficients = coefficients.expand(-1, -1, channels)
-    if given[1] > 2 * MAX_FUNCTIONS or is_exporting_to_onnx():
+    if given[1] > 2 * MAX_FUNCTIONS or torch.onnx.is_in_onnx_export():
         return reference.dyrelu(x, coefficients, attention, channel_dim)
     return torch.ops.mmact.dyrelu(x, coefficients, attention, channel_dim)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import LIBRARY, check_dtype, define, is_exporting_to_onnx
+from ._library import LIBRARY, check_dtype, define
 
 
 def _fake(x, weight, channel_dim):
@@ -128,7 +128,7 @@ def dyrelu_squeeze(
             f'dyrelu_squeeze: weight must have shape ({x.size(channel_dim)},) to go with x of '
             f'shape {tuple(x.shape)}, got {tuple(weight.shape)}'
         )
-    if is_exporting_to_onnx():
+    if torch.onnx.is_in_onnx_export():
         return x, *reference.dyrelu_squeeze(x, weight, channel_dim)
     if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
         mean, logits = torch.ops.mmact.dyrelu_squeeze(x, weight, channel_dim)

@@ -12,15 +12,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import (
-    LIBRARY,
-    check_dtype,
-    check_groups,
-    define,
-    dense,
-    is_exporting_to_onnx,
-    once_differentiable,
-)
+from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
 
 #: Highest order of numerator and denominator.
 MAX_ORDER = 32
@@ -149,6 +141,6 @@ def pau(
             f'pau: seed must be an int64 tensor of one element, '
             f'got {seed.dtype} of shape {tuple(seed.shape)}'
         )
-    if is_exporting_to_onnx():
+    if torch.onnx.is_in_onnx_export():
         return reference.pau(x, numerator, denominator, channel_dim, version, noise, seed)
     return torch.ops.mmact.pau(x, numerator, denominator, seed, noise, version, channel_dim)

@@ -12,15 +12,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import (
-    LIBRARY,
-    check_dtype,
-    check_groups,
-    define,
-    dense,
-    is_exporting_to_onnx,
-    once_differentiable,
-)
+from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
 
 
 def _eager(x, breakpoints, slopes, offsets, channel_dim):
@@ -111,6 +103,6 @@ def piecewise_linear(
                 f'breakpoints of shape {tuple(breakpoints.shape)}, got {tuple(value.shape)}'
             )
     channel_dim = check_groups('piecewise_linear', x, groups, channel_dim)
-    if is_exporting_to_onnx():
+    if torch.onnx.is_in_onnx_export():
         return reference.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)
     return torch.ops.mmact.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import LIBRARY, check_dtype, define, dense, is_exporting_to_onnx, once_differentiable
+from ._library import LIBRARY, check_dtype, define, dense, once_differentiable
 
 _PARAMETERS = (
     'Tensor left_bound, Tensor right_bound, Tensor left_slope, Tensor right_slope, Tensor points'
@@ -133,7 +133,7 @@ def pwlu(
         ValueError: If the shapes of the parameters do not fit each other or x.
     """
     channel_dim = _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
-    if is_exporting_to_onnx():
+    if torch.onnx.is_in_onnx_export():
         return reference.pwlu(
             x, left_bound, right_bound, left_slope, right_slope, points, channel_dim
         )

@@ -95,6 +95,7 @@ def test_looking_does_not_change_random_numbers():
 
 def test_the_page_is_current(tmp_path, monkeypatch, capsys):
     """docs/activations.md is what tools/misc/print_activations.py writes."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tools/misc'))
     tool = runpy.run_path(str(ROOT / 'tools/misc/print_activations.py'))
 
     def run(*arguments):

@@ -2,27 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """docs/ditac_counts.md: what it says about the paper's Table 10 holds, and the page is current."""
 
-import runpy
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 
 pytest.importorskip('mmpretrain')
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope='module')
-def tool():
-    """The tool's functions, which keep what they have counted."""
-    folder = str(ROOT / 'tools/misc')
-    sys.path.insert(0, folder)
-    try:
-        return SimpleNamespace(**runpy.run_path(f'{folder}/count_ditac.py'))
-    finally:
-        sys.path.remove(folder)
+TOOL = 'count_ditac.py'
 
 
 def test_convnext_by_hand(tool):
@@ -86,18 +70,5 @@ def test_table_10(tool):
     assert round(tool.static('ConvNeXt-S', 1000).params, 1) == 50.2
 
 
-def test_the_page_is_current(tool, tmp_path, monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['count_ditac.py', *map(str, arguments)])
-        tool.main()
-
-    run('--check')
-    text = tool.PAGE.read_text()
-    monkeypatch.setitem(tool.main.__globals__, 'page', lambda: text)  # it takes seconds
-    stale = tmp_path / 'counts.md'
-    stale.write_text(text + '\n')
-    with pytest.raises(SystemExit, match='is not up to date: run'):
-        run('--check', '--out', stale)
-    run('--out', stale)
-    assert capsys.readouterr().out == f'{stale} written\n'
-    assert stale.read_text() == text
+def test_the_page_is_current(check_page):
+    check_page()

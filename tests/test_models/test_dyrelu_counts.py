@@ -2,11 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """docs/dyrelu_counts.md: what it says about static networks holds, and the counter counts right."""
 
-import runpy
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -15,20 +10,9 @@ pytest.importorskip('mmdet')
 
 from mmengine.analysis import FlopAnalyzer, parameter_count
 
-ROOT = Path(__file__).resolve().parents[2]
+TOOL = 'count_dyrelu.py'
 MOBILENETS = (1.0, 0.75, 0.5, 0.35, 'large', 'small_early')
 COCO = (1.0, 0.5, 'large', 'small_early')
-
-
-@pytest.fixture(scope='module')
-def tool():
-    """The tool's functions and the counter's, which keep what they have counted."""
-    folder = str(ROOT / 'tools/misc')
-    sys.path.insert(0, folder)
-    try:
-        return SimpleNamespace(**runpy.run_path(f'{folder}/count_dyrelu.py'))
-    finally:
-        sys.path.remove(folder)
 
 
 @pytest.fixture
@@ -132,20 +116,5 @@ def test_counter_agrees_with_mmengine(tool, kind, variant):
     assert ours.params * 1e6 == pytest.approx(params)
 
 
-def test_the_page_is_current(tool, tmp_path, monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['count_dyrelu.py', *map(str, arguments)])
-        tool.main()
-
-    run('--check')
-    text = tool.PAGE.read_text()
-    monkeypatch.setitem(tool.main.__globals__, 'page', lambda: text)  # it takes half a minute
-    stale = tmp_path / 'counts.md'
-    stale.write_text(text + '\n')
-    with pytest.raises(SystemExit, match='is not up to date: run'):
-        run('--check', '--out', stale)
-    with pytest.raises(SystemExit, match='is not up to date: run'):
-        run('--check', '--out', tmp_path / 'missing.md')
-    run('--out', stale)
-    assert capsys.readouterr().out == f'{stale} written\n'
-    assert stale.read_text() == text
+def test_the_page_is_current(check_page):
+    check_page()

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from mmact import ops
 from mmact.ops import reference
-from mmact.ops.cpab import _eager as _eager_cpab
-from mmact.ops.cpab import _table
+from mmact.ops.cpab import _table, apply_table
 
 from .utils import generator, with_gradients
 
@@ -145,7 +144,7 @@ def _cpab(num_cells: int, extend: str = 'identity', factor: str = 'one') -> Case
         return ops.cpab(x, theta, domain, channel_dim, extend, factor, 0.25)
 
     def exact(x, theta, channel_dim):
-        return _eager_cpab(x, *_table(x, theta, domain, extend), channel_dim, factor, 0.25)
+        return apply_table(x, *_table(x, theta, domain, extend), channel_dim, factor, 0.25)
 
     return Case(parameters, function, exact, 'cpab')
 

@@ -6,7 +6,6 @@
 Needs MMPretrain, whose ConvNeXt is counted.
 """
 
-import argparse
 import sys
 import warnings
 from functools import cache
@@ -21,6 +20,7 @@ if find_spec('mmact') is None:  # a clone that is not installed
     sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from _dyrelu_counter import Classifier, Counts, count, mobilenet
+from _page import write_page
 from count_dyrelu import table
 
 from mmact.activations import DiTAC
@@ -231,34 +231,14 @@ def page() -> str:
         )
 
 
-def parse_args() -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        description="Write the DiTAC paper's counts and mmact's to docs/ditac_counts.md."
-    )
-    parser.add_argument(
-        '--check',
-        action='store_true',
-        help='write nothing; exit with status 1 if the file is not up to date',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=PAGE,
-        help='file to write or check (default: docs/ditac_counts.md of this clone)',
-    )
-    return parser.parse_args()
-
-
 def main() -> None:
     """Writes or checks the page."""
-    args = parse_args()
-    text = page()
-    if not args.check:
-        args.out.write_text(text, encoding='utf-8')
-        print(f'{args.out} written')
-    elif not args.out.is_file() or args.out.read_text(encoding='utf-8') != text:
-        sys.exit(f'{args.out} is not up to date: run python tools/misc/count_ditac.py')
+    write_page(
+        PAGE,
+        "Write the DiTAC paper's counts and mmact's to docs/ditac_counts.md.",
+        page,
+        'count_ditac.py',
+    )
 
 
 if __name__ == '__main__':

@@ -7,7 +7,6 @@ Everything is counted on the models that configs build, with their default argum
 does not say otherwise.
 """
 
-import argparse
 import sys
 import warnings
 from functools import cache
@@ -37,6 +36,7 @@ from _dyrelu_counter import (
     pose_estimator,
     resnet,
 )
+from _page import write_page
 
 from mmact.activations import DyReLUB
 from mmact.models.backbones._inverted_residual import SELayer
@@ -300,34 +300,14 @@ def page() -> str:
         )
 
 
-def parse_args() -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        description="Write the Dynamic ReLU paper's counts and mmact's to docs/dyrelu_counts.md."
-    )
-    parser.add_argument(
-        '--check',
-        action='store_true',
-        help='write nothing; exit with status 1 if the file is not up to date',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=PAGE,
-        help='file to write or check (default: docs/dyrelu_counts.md of this clone)',
-    )
-    return parser.parse_args()
-
-
 def main() -> None:
     """Writes or checks the page."""
-    args = parse_args()
-    text = page()
-    if not args.check:
-        args.out.write_text(text, encoding='utf-8')
-        print(f'{args.out} written')
-    elif not args.out.is_file() or args.out.read_text(encoding='utf-8') != text:
-        sys.exit(f'{args.out} is not up to date: run python tools/misc/count_dyrelu.py')
+    write_page(
+        PAGE,
+        "Write the Dynamic ReLU paper's counts and mmact's to docs/dyrelu_counts.md.",
+        page,
+        'count_dyrelu.py',
+    )
 
 
 if __name__ == '__main__':

@@ -3,13 +3,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes docs/activations.md, the table of all activations, from mmact.list_activations()."""
 
-import argparse
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 if find_spec('mmact') is None:  # a clone that is not installed
     sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from _page import write_page
 
 from mmact import list_activations
 from mmact.activations import Activation, ActivationRecord
@@ -39,25 +40,6 @@ Under their names in configs. mmcv has most of them; mmact registers those that 
 """
 
 
-def parse_args() -> argparse.Namespace:
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        description='Write the table of activations to docs/activations.md.'
-    )
-    parser.add_argument(
-        '--check',
-        action='store_true',
-        help='write nothing; exit with status 1 if the file is not up to date',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=PAGE,
-        help='file to write or check (default: docs/activations.md of this clone)',
-    )
-    return parser.parse_args()
-
-
 def table(records: list[ActivationRecord]) -> str:
     """The records as a Markdown table."""
     rows = [('type', 'what it computes', 'parameters', 'source'), ('---',) * 4]
@@ -79,13 +61,12 @@ def page() -> str:
 
 def main() -> None:
     """Writes or checks the page."""
-    args = parse_args()
-    text = page()
-    if not args.check:
-        args.out.write_text(text, encoding='utf-8')
-        print(f'{args.out} written')
-    elif not args.out.is_file() or args.out.read_text(encoding='utf-8') != text:
-        sys.exit(f'{args.out} is not up to date: run python tools/misc/print_activations.py')
+    write_page(
+        PAGE,
+        'Write the table of activations to docs/activations.md.',
+        page,
+        'print_activations.py',
+    )
 
 
 if __name__ == '__main__':

@@ -8,10 +8,11 @@ import math
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
+
+from ._unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -60,7 +61,7 @@ class ActivationRegularizerHook(Hook):
         """
         self._layers = [
             module
-            for module in _unwrapped(runner.model).modules()
+            for module in unwrapped(runner.model).modules()
             if callable(getattr(module, 'smoothness', None))
             and any(p.requires_grad for p in module.parameters())
         ]
@@ -73,7 +74,7 @@ class ActivationRegularizerHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Checks the settings and joins the model's losses."""
         self.check(runner)
-        self._handle = _unwrapped(runner.model).register_forward_hook(self._add, with_kwargs=True)
+        self._handle = unwrapped(runner.model).register_forward_hook(self._add, with_kwargs=True)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
@@ -81,7 +82,7 @@ class ActivationRegularizerHook(Hook):
         """Makes sure, in the first iteration, that the loss has been added."""
         if not self._added:
             raise RuntimeError(
-                f'ActivationRegularizerHook: {type(_unwrapped(runner.model)).__name__} does not '
+                f'ActivationRegularizerHook: {type(unwrapped(runner.model)).__name__} does not '
                 "return a dict of losses from forward(..., mode='loss'), so the smoothness cannot "
                 'be added to them: remove the hook'
             )
@@ -96,7 +97,3 @@ class ActivationRegularizerHook(Hook):
         self._added = True
         smoothness = sum(layer.smoothness() for layer in self._layers)
         return {**losses, 'loss_smoothness': self.weight * smoothness}
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model

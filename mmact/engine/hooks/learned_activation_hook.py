@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from mmact.visualization import InputRecorder, plot_alignment, plot_functions, scalar_activations
 from mmact.visualization.alignment import layer_ious
+
+from ._unwrapped import unwrapped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,7 +89,7 @@ class LearnedActivationHook(Hook):
                 'LearnedActivationHook: by_epoch=True counts epochs, which an IterBasedTrainLoop '
                 'does not have: set by_epoch=False and give interval in iterations'
             )
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         self._layers = scalar_activations(model)
         if not self._layers:
             raise ValueError(

@@ -14,7 +14,6 @@ from collections.abc import Iterable
 import torch
 from mmengine.dist import all_reduce, broadcast, get_world_size
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -22,6 +21,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mmact.activations import PWLU, unresolved
+
+from ._unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -84,7 +85,7 @@ class PWLURealignHook(Hook):
         Training begins with it; a tool can call it before, as soon as the training loop is built.
         """
         self._check_length(runner)
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         self._layers = _trained_layers(model)
 
     def before_train(self, runner: Runner) -> None:
