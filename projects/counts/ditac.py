@@ -1,33 +1,26 @@
-#!/usr/bin/env python
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/ditac_counts.md: parameters and FLOPs of the DiTAC paper's Table 10, and our counts.
+"""Writes ditac.md: parameters and FLOPs of the DiTAC paper's Table 10, and our counts.
 
 Needs MMPretrain, whose ConvNeXt is counted.
 """
 
-import sys
 import warnings
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
-
-from _dyrelu_counter import Classifier, Counts, count, mobilenet
-from _page import write_page
-from count_dyrelu import table
-
 from mmact.activations import DiTAC
 from mmact.models.backbones._inverted_residual import SELayer
 
-PAGE = Path(__file__).resolve().parents[2] / 'docs/ditac_counts.md'
-TEMPLATE = Path(__file__).with_name('ditac_counts_template.md')
+from .counter import Classifier, Counts, count, mobilenet
+from .dyrelu import table
+
+PAGE = Path(__file__).with_name('ditac.md')
+TEMPLATE = Path(__file__).with_name('ditac_template.md')
 
 #: Table 10: parameters and FLOPs in millions, without and with DiTAC.
 PAPER = {
@@ -208,7 +201,7 @@ def ditac_rows() -> str:
 
 
 def page() -> str:
-    """The text of docs/ditac_counts.md."""
+    """The text of ditac.md."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # mmcv tells of a default that it changed in 2022
         madds, other = static('MobileNetV3', 50).madds, other_elements()
@@ -232,13 +225,9 @@ def page() -> str:
 
 
 def main() -> None:
-    """Writes or checks the page."""
-    write_page(
-        PAGE,
-        "Write the DiTAC paper's counts and mmact's to docs/ditac_counts.md.",
-        page,
-        'count_ditac.py',
-    )
+    """Writes the page."""
+    PAGE.write_text(page(), encoding='utf-8')
+    print(PAGE)
 
 
 if __name__ == '__main__':

@@ -1,25 +1,22 @@
-#!/usr/bin/env python
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/dyrelu_counts.md: the Dynamic ReLU paper's parameters and multiply-adds, and mmact's.
+"""Writes dyrelu.md: the Dynamic ReLU paper's parameters and multiply-adds, and mmact's.
 
 Everything is counted on the models that configs build, with their default arguments where the page
 does not say otherwise.
 """
 
-import sys
 import warnings
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import nn
 
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
+from mmact.activations import DyReLUB
+from mmact.models.backbones._inverted_residual import SELayer
 
-from _dyrelu_counter import (
+from .counter import (
     PAPER_COCO,
     PAPER_IMAGENET,
     PAPER_K3,
@@ -36,13 +33,9 @@ from _dyrelu_counter import (
     pose_estimator,
     resnet,
 )
-from _page import write_page
 
-from mmact.activations import DyReLUB
-from mmact.models.backbones._inverted_residual import SELayer
-
-PAGE = Path(__file__).resolve().parents[2] / 'docs/dyrelu_counts.md'
-TEMPLATE = Path(__file__).with_name('dyrelu_counts_template.md')
+PAGE = Path(__file__).with_name('dyrelu.md')
+TEMPLATE = Path(__file__).with_name('dyrelu_template.md')
 
 
 def table(*rows: tuple) -> str:
@@ -280,7 +273,7 @@ def resnet_rows() -> str:
 
 
 def page() -> str:
-    """The text of docs/dyrelu_counts.md."""
+    """The text of dyrelu.md."""
     with torch.device('meta'), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # mmcv tells of a default that it changed in 2022
         rows, worst = parameter_rows()
@@ -301,13 +294,9 @@ def page() -> str:
 
 
 def main() -> None:
-    """Writes or checks the page."""
-    write_page(
-        PAGE,
-        "Write the Dynamic ReLU paper's counts and mmact's to docs/dyrelu_counts.md.",
-        page,
-        'count_dyrelu.py',
-    )
+    """Writes the page."""
+    PAGE.write_text(page(), encoding='utf-8')
+    print(PAGE)
 
 
 if __name__ == '__main__':

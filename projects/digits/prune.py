@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
 """How far a network can be pruned, depending on its activations.
@@ -29,31 +28,16 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 import torch
-from _digits import PACKAGED, Digits, load_digits
-from _training import (
-    WIDTHS,
-    Journal,
-    MNISTConv,
-    Progress,
-    accuracy,
-    batches,
-    check_activations,
-    format_mean,
-    mean_and_std,
-    num_parameters,
-    positive,
-    train,
-)
 
-from mmact.apis import UserError, one_line_errors
+from mmact.cli import UserError, one_line_errors
+
+from .data import PACKAGED, Digits, load_digits
+from .journal import Journal, Progress, format_mean, mean_and_std, positive
+from .training import WIDTHS, MNISTConv, accuracy, batches, check_activations, num_parameters, train
 
 BATCH_SIZE = 64
 # SGD as in A.4.1, but for 5 passes instead of 400 epochs. The paper starts at 0.1, at which a

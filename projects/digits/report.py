@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from _training import format_mean, mean_and_std
+from .journal import format_mean, mean_and_std
 
 PAPER_COLUMNS = [(name, lr) for lr in (1e-2, 1e-3, 1e-4, 1e-5) for name in ('Adam', 'SGD')]
 # Table 1 of the AReLU paper: mean accuracy in % on MNIST of five runs after the first epoch.

@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
 """The toy experiments of the DiTAC paper: regression and classification by small perceptrons.
@@ -14,7 +13,7 @@ interruption.
 DiTAC starts at zero, as GELU, and without the paper's regulariser, which section A does not
 mention; DiTAC-prior starts from a draw of the smoothness prior. PWLU is held as ReLU for the first
 twentieth of a training, collects statistics and is aligned with them, as its paper has it.
-ditac_tasks.py says what the paper leaves open about the tasks.
+tasks.py says what the paper leaves open about the tasks.
 """
 
 from __future__ import annotations
@@ -26,24 +25,21 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from importlib.util import find_spec
 from itertools import islice
 from multiprocessing import active_children, get_context
 from pathlib import Path
 
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 import torch
-from _training import Journal, Progress, positive
-from ditac_nets import ACTIVATIONS, VERSIONS, StackedMLP
-from ditac_report import describe, draw_curves, draw_functions, to_markdown
-from ditac_tasks import TASKS, Data, Task
 from torch import Tensor
 from torch.nn import functional as F
 
 from mmact.activations import PWLU
-from mmact.apis import one_line_errors
+from mmact.cli import one_line_errors
+from projects.digits.journal import Journal, Progress, positive
+
+from .nets import ACTIVATIONS, VERSIONS, StackedMLP
+from .report import describe, draw_curves, draw_functions, to_markdown
+from .tasks import TASKS, Data, Task
 
 POINTS = 80  # of a curve
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from _training import mean_and_std
-from ditac_tasks import FUNCTIONS, Task
+
+from projects.digits.journal import mean_and_std
+
+from .tasks import FUNCTIONS, Task
 
 #: (MSE, R2 in %) of Tables 7, 8 and 9 of the supplement, and what its text says about Table 2 of
 #: the paper; None where neither has a number, nan for the training that the paper calls unstable.

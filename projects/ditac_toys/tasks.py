@@ -33,10 +33,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from _digits import load_digits
 from torch import Tensor
 
-from mmact.apis import UserError
+from mmact.cli import UserError
+from projects.digits.data import load_digits
 
 _CHUNK = 500  # iterations whose points are drawn at once
 _FUNCTION_2D = (
@@ -154,8 +154,7 @@ def _auto_mpg(seeds: Sequence[int]) -> Data:
         from mlxtend.data import autompg_data
     except ImportError:
         raise UserError(
-            'auto_mpg needs the data that mlxtend ships: '
-            'pip install -r requirements/experiments.txt'
+            'auto_mpg needs the data that mlxtend ships: pip install -r requirements/projects.txt'
         ) from None
     features, mpg = autompg_data()
     pairs = torch.stack([torch.from_numpy(mpg), torch.from_numpy(features[:, 2])], 1)

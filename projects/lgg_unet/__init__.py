@@ -1,16 +1,13 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets for MMSegmentation; the generator of miniature ones is `mmact.datasets.mini`."""
+"""The LGG brain-MRI data set, normalisation by volume, and the Dice coefficient by patient.
 
-import importlib
+Importing it registers ``mmact.LGGSegmentationDataset``, ``mmact.NormalizeVolume`` and
+``mmact.DiceMetric``; needs MMSegmentation.
+"""
 
-# Imported when asked for: they need MMSegmentation and MMCV, the miniatures do not.
-_HOMES = {'LGGSegmentationDataset': '.lgg', 'NormalizeVolume': '.volume'}
+from .dice import DiceMetric
+from .lgg import LGGSegmentationDataset
+from .volume import NormalizeVolume
 
-__all__ = ['LGGSegmentationDataset', 'NormalizeVolume']
-
-
-def __getattr__(name: str) -> type:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name], __name__), name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+__all__ = ['DiceMetric', 'LGGSegmentationDataset', 'NormalizeVolume']

@@ -13,7 +13,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from scipy import ndimage
 
-from ..registry import METRICS
+from mmact.registry import METRICS
 
 
 @METRICS.register_module()

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmseg.datasets import BaseSegDataset
 from PIL import Image, UnidentifiedImageError
 
-from ..registry import DATASETS
+from mmact.registry import DATASETS
 
 SPLITS = ('train', 'val', 'all')
 

@@ -8,7 +8,7 @@ import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from ..registry import TRANSFORMS
+from mmact.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()

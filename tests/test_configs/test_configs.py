@@ -32,8 +32,8 @@ from mmact.activations import (
     FReLU,
     unresolved,
 )
-from mmact.apis import build_runner, load_config, prepare_training
-from mmact.datasets.mini import make_ade20k, make_cityscapes, make_coco, make_lgg
+from mmact.cli import build_runner, load_config, prepare_training
+from projects.mini_datasets import make_ade20k, make_cityscapes, make_coco, make_lgg
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = sorted(p for p in (ROOT / 'configs').rglob('*.py') if p.parent.name != '_base_')

@@ -20,8 +20,8 @@ from mmengine.registry import MODELS
 from mmengine.utils import get_installed_path
 
 from mmact.activations import DyReLUA, DyReLUB, DyReLUC, unresolved
-from mmact.apis import build_runner, load_config, prepare_training
-from mmact.datasets.mini import make_coco
+from mmact.cli import build_runner, load_config, prepare_training
+from projects.mini_datasets import make_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = sorted((ROOT / 'configs/dyrelu').glob('td-hm_*.py'))

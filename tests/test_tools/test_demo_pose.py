@@ -17,8 +17,8 @@ pytest.importorskip('mmengine')
 
 from mmengine.registry import MODELS
 
-from mmact.apis import load_config
-from mmact.datasets.mini import make_coco
+from mmact.cli import load_config
+from projects.mini_datasets import make_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/analysis_tools/draw_poses.py'

@@ -1,15 +1,15 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""docs/ditac_counts.md: what it says about the paper's Table 10 holds, and the page is current."""
+"""ditac.md: what it says about the paper's Table 10 holds, and the page is current."""
 
 import pytest
 
 pytest.importorskip('mmpretrain')
 
-TOOL = 'count_ditac.py'
+from projects.counts import ditac as tool
 
 
-def test_convnext_by_hand(tool):
+def test_convnext_by_hand():
     """Blocks of 7x7 depthwise convolution and two linear layers, 4 C between them, with a scale."""
     params = madds = elements = blocks = 0
     channels_before, size = 3, 224
@@ -37,7 +37,7 @@ def test_convnext_by_hand(tool):
     assert (ditac.params - static.params) * 1e6 == pytest.approx(9 * blocks, abs=0.5)
 
 
-def test_elements_of_mobilenet_by_hand(tool):
+def test_elements_of_mobilenet_by_hand():
     """Stem, after expansion and depthwise convolution of each block, last, and classifier."""
     # The first block has no expansion.
     relu = 16 * 56**2 + 72 * (56**2 + 28**2) + 88 * 2 * 28**2
@@ -51,7 +51,7 @@ def test_elements_of_mobilenet_by_hand(tool):
     assert added * 1e6 == pytest.approx(9 * 19, abs=0.5)
 
 
-def test_table_10(tool):
+def test_table_10():
     """Rounded as the paper prints them; FLOPs as the page explains them."""
     small, large = tool.static('MobileNetV3', 50), tool.static('ConvNeXt-S', 50)
     (plain, ditac), other = tool.PAPER['MobileNetV3'], tool.other_elements()
@@ -70,5 +70,5 @@ def test_table_10(tool):
     assert round(tool.static('ConvNeXt-S', 1000).params, 1) == 50.2
 
 
-def test_the_page_is_current(check_page):
-    check_page()
+def test_the_page_is_current():
+    assert tool.PAGE.read_text(encoding='utf-8') == tool.page()

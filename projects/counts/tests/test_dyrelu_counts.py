@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""docs/dyrelu_counts.md: what it says about static networks holds, and the counter counts right."""
+"""dyrelu.md: what it says about static networks holds, and the counter counts right."""
 
 import pytest
 import torch
@@ -10,7 +10,8 @@ pytest.importorskip('mmdet')
 
 from mmengine.analysis import FlopAnalyzer, parameter_count
 
-TOOL = 'count_dyrelu.py'
+from projects.counts import dyrelu as tool
+
 MOBILENETS = (1.0, 0.75, 0.5, 0.35, 'large', 'small_early')
 COCO = (1.0, 0.5, 'large', 'small_early')
 
@@ -26,7 +27,7 @@ def printed(value: float) -> float:
 
 
 @pytest.mark.parametrize('kind', MOBILENETS)
-def test_static_classifiers_fit_table_5(tool, meta, kind):
+def test_static_classifiers_fit_table_5(meta, kind):
     paper, ours = tool.PAPER_IMAGENET[kind][0], tool.imagenet(kind)
     if kind == 'large':
         # The numbers of the MobileNetV3 paper: parameters cut off after the first digit, and
@@ -39,14 +40,14 @@ def test_static_classifiers_fit_table_5(tool, meta, kind):
 
 
 @pytest.mark.parametrize('kind', COCO)
-def test_static_key_point_networks_fit_table_10(tool, meta, kind):
+def test_static_key_point_networks_fit_table_10(meta, kind):
     paper, ours = tool.PAPER_COCO[kind][0], tool.coco(kind)
     assert printed(ours.params) == paper.params
     assert ours.madds == pytest.approx(paper.madds, rel=0.0035)
 
 
 @pytest.mark.parametrize('kind', COCO)
-def test_placement_that_comes_closest_on_coco(tool, meta, kind):
+def test_placement_that_comes_closest_on_coco(meta, kind):
     """The page says that two MAdds in the backbone and four in the head come within 1.1 M."""
     static, dynamic = tool.PAPER_COCO[kind]
     backbone, head = tool.coco_elements(kind)
@@ -54,7 +55,7 @@ def test_placement_that_comes_closest_on_coco(tool, meta, kind):
     assert closest == pytest.approx(dynamic.madds - static.madds, abs=1.1)
 
 
-def test_dynamic_classifier_by_hand(tool, meta):
+def test_dynamic_classifier_by_hand(meta):
     """C -> C / R -> 2 K C with biases, K for every element, at every position."""
     static, dynamic = tool.imagenet(0.35), tool.imagenet(0.35, 3, 16)
     params = weights = elements = 0
@@ -89,7 +90,7 @@ def test_dynamic_classifier_by_hand(tool, meta):
 @pytest.mark.parametrize(
     ('kind', 'variant'), [(0.5, None), (0.5, 'B'), (0.5, 'C'), ('small_early', None)]
 )
-def test_counter_agrees_with_mmengine(tool, kind, variant):
+def test_counter_agrees_with_mmengine(kind, variant):
     """MMEngine's analysis on the layers that it knows, at a size that is quick to trace."""
     act = tool.dyrelu(variant) if variant else {}
     model = tool.pose_estimator(kind, act, act).eval()
@@ -116,5 +117,5 @@ def test_counter_agrees_with_mmengine(tool, kind, variant):
     assert ours.params * 1e6 == pytest.approx(params)
 
 
-def test_the_page_is_current(check_page):
-    check_page()
+def test_the_page_is_current():
+    assert tool.PAGE.read_text(encoding='utf-8') == tool.page()

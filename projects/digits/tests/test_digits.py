@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""tools/experiments: the convergence table and filter pruning, on small made-up digits."""
+"""The convergence table and filter pruning, on small made-up digits."""
 
 import gzip
 import json
@@ -17,13 +17,11 @@ from torch import nn
 
 pytest.importorskip('mmcv')
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / 'tools/experiments'))
-
-import convergence
-import prune
-from _convergence_report import FIXED, LEARNED, PAPER_COLUMNS, TABLE1, Table
-from _digits import load_digits
-from _training import Journal, MNISTConv, batches
+from projects.digits import convergence, prune
+from projects.digits.data import load_digits
+from projects.digits.journal import Journal
+from projects.digits.report import FIXED, LEARNED, PAPER_COLUMNS, TABLE1, Table
+from projects.digits.training import MNISTConv, batches
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -100,8 +98,8 @@ def test_killed_convergence_continues_and_gives_the_same(stripes, tmp_path):
     whole = converge(stripes, tmp_path / 'whole', *options)
     out = tmp_path / 'killed'
     process = subprocess.Popen(
-        [sys.executable, convergence.__file__, '--data', stripes, '--out', out, *options],
-        cwd=tmp_path,
+        [sys.executable, '-m', convergence.__name__, '--data', stripes, '--out', out, *options],
+        cwd=Path(__file__).resolve().parents[3],
         stdout=subprocess.DEVNULL,
     )
     journal = out / 'results.jsonl'

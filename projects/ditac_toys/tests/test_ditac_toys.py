@@ -1,10 +1,8 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""tools/experiments/ditac_regression.py: stacked networks, tasks, tables, resuming."""
+"""Stacked networks, tasks, tables, resuming."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,15 +11,12 @@ from torch.nn import functional as F
 
 pytest.importorskip('mmcv')
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / 'tools/experiments'))
-
-import ditac_regression
-from ditac_nets import ACTIVATIONS, StackedMLP
-from ditac_regression import train
-from ditac_report import PAPER, best, to_markdown
-from ditac_tasks import TASKS, function_2d, gaussian_mixture, sines
-
 from mmact.activations import AReLU
+from projects.ditac_toys import regression
+from projects.ditac_toys.nets import ACTIVATIONS, StackedMLP
+from projects.ditac_toys.regression import train
+from projects.ditac_toys.report import PAPER, best, to_markdown
+from projects.ditac_toys.tasks import TASKS, function_2d, gaussian_mixture, sines
 
 # DiTAC's table takes long where its kernels are not built.
 ITERATIONS = 4
@@ -113,12 +108,10 @@ def test_ditac_starts_as_gelu_and_the_prior_does_not():
 def test_pwlu_is_aligned_with_its_statistics(monkeypatch):
     nets = []
     monkeypatch.setattr(
-        ditac_regression, 'StackedMLP', lambda *args: nets.append(StackedMLP(*args)) or nets[0]
+        regression, 'StackedMLP', lambda *args: nets.append(StackedMLP(*args)) or nets[0]
     )
     seen = []
-    monkeypatch.setattr(
-        ditac_regression.PWLU, 'realign', _recording(ditac_regression.PWLU.realign, seen)
-    )
+    monkeypatch.setattr(regression.PWLU, 'realign', _recording(regression.PWLU.realign, seen))
     train('sines', 'PWLU', 1e-3, [0, 1], 60)
     (act,) = nets[0].activations
     assert act.phase == 'learn'
@@ -198,7 +191,7 @@ SHORT = ('--task', 'sines', 'gmm', '--activations', 'ReLU', 'PWLU', '--lr', '1e-
 
 def test_tables_figures_and_resuming(tmp_path, capsys, monkeypatch):
     options = [*SHORT, '--seeds', '2', '--iterations', '1', '--work-dir']
-    ditac_regression.main([*options, str(tmp_path / 'whole'), '--jobs', '2'])
+    regression.main([*options, str(tmp_path / 'whole'), '--jobs', '2'])
     text = (tmp_path / 'whole/tables.md').read_text()
     assert text in capsys.readouterr().out
     assert '1-64-1, 1 iterations, 2 seeds; paper lr 0.001.' in text
@@ -214,15 +207,15 @@ def test_tables_figures_and_resuming(tmp_path, capsys, monkeypatch):
     part.mkdir()
     (part / 'results.jsonl').write_text(''.join(lines[:3]) + lines[3][:30])
     ran = []
-    run = ditac_regression.run
-    monkeypatch.setattr(ditac_regression, 'run', lambda key: ran.append(key) or run(key))
-    ditac_regression.main([*options, str(part)])
+    run = regression.run
+    monkeypatch.setattr(regression, 'run', lambda key: ran.append(key) or run(key))
+    regression.main([*options, str(part)])
     assert len(ran) == 5
     assert (part / 'tables.md').read_text() == text
 
 
 def test_training_that_diverges_is_marked(tmp_path):
-    ditac_regression.main(
+    regression.main(
         ['--task', 'sines', '--activations', 'ELU', 'ReLU', '--lr', '1e30', '1e-3', '--seeds', '2']
         + ['--iterations', '3', '--work-dir', str(tmp_path)]
     )
@@ -230,7 +223,7 @@ def test_training_that_diverges_is_marked(tmp_path):
     row = next(row for row in rows if row.startswith('| ReLU'))
     assert row.startswith('| ReLU | 193 [193] | 0.001 | ')
     assert ' | -- | ' in row  # of the learning rate 1e30
-    ditac_regression.main(
+    regression.main(
         ['--task', 'sines', '--activations', 'ReLU', '--lr', '1e30', '--seeds', '2']
         + ['--iterations', '3', '--work-dir', str(tmp_path)]
     )
@@ -263,7 +256,7 @@ def test_best_learning_rate_is_by_mean_over_seeds():
 )
 def test_wrong_arguments_give_one_line(tmp_path, capsys, options, message):
     with pytest.raises(SystemExit) as error:
-        ditac_regression.main([*options, '--work-dir', str(tmp_path / 'out')])
+        regression.main([*options, '--work-dir', str(tmp_path / 'out')])
     assert error.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / 'out').exists()

@@ -12,7 +12,7 @@ from mmengine.registry import METRICS, init_default_scope
 
 pytest.importorskip('scipy')
 
-from mmact.evaluation import DiceMetric
+from projects.lgg_unet import DiceMetric
 
 META = dict(classes=('background', 'lesion'))
 

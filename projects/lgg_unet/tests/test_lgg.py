@@ -13,8 +13,8 @@ from mmengine.registry import DATASETS, init_default_scope
 
 pytest.importorskip('mmseg')
 
-from mmact.datasets import LGGSegmentationDataset, NormalizeVolume
-from mmact.datasets.mini import make_lgg
+from projects.lgg_unet import LGGSegmentationDataset, NormalizeVolume
+from projects.mini_datasets import make_lgg
 
 PATIENTS, SLICES, SIZE = 5, 11, (48, 40)
 

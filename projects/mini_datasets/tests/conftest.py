@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmact.datasets.mini import make_coco
+from projects.mini_datasets import make_coco
 
 SIZE = (120, 168)
 

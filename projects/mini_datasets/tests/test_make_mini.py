@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mmact.datasets.mini import MAKERS, make_ade20k, make_coco
+from projects.mini_datasets import MAKERS, make_ade20k, make_coco
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 TOOL = 'tools/dataset_converters/make_mini.py'
 SMALL = {'num_train': 2, 'num_val': 1, 'size': (32, 40), 'quiet': True}
 SMALL_LGG = {'num_patients': 1, 'num_slices': 3, 'size': (32, 40), 'quiet': True}
@@ -197,7 +197,7 @@ def test_a_failed_run_cleans_up(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError('no space left')
 
-    monkeypatch.setattr('mmact.datasets.mini.coco.write_json', full_disk)
+    monkeypatch.setattr('projects.mini_datasets.coco.write_json', full_disk)
     with pytest.raises(OSError, match='no space left'):
         make_coco(tmp_path / 'coco', **SMALL)
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,7 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmact.datasets.mini.coco import (
+from projects.mini_datasets.coco import (
     CATEGORY_IDS,
     KEYPOINTS,
     THINGS,
@@ -19,7 +19,7 @@ from mmact.datasets.mini.coco import (
     polygons,
     run_lengths,
 )
-from mmact.datasets.mini.scene import draw_scene
+from projects.mini_datasets.scene import draw_scene
 
 SPLITS = ('train', 'val')
 DETECTIONS = 'person_detection_results/COCO_val2017_detections_AP_H_56_person.json'

@@ -5,8 +5,8 @@
 import numpy as np
 import pytest
 
-from mmact.datasets.mini.canvas import Layer, Scene
-from mmact.datasets.mini.objects import (
+from projects.mini_datasets.canvas import Layer, Scene
+from projects.mini_datasets.objects import (
     ANKLE,
     BLACK,
     ELBOW,
@@ -20,7 +20,7 @@ from mmact.datasets.mini.objects import (
     WRIST,
     person,
 )
-from mmact.datasets.mini.scene import COUNTS, draw_scene
+from projects.mini_datasets.scene import COUNTS, draw_scene
 
 
 def _people(number=40, size=(420, 420)):

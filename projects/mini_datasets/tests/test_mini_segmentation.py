@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mmact.datasets.mini import ade20k, cityscapes, make_ade20k, make_cityscapes
+from projects.mini_datasets import ade20k, cityscapes, make_ade20k, make_cityscapes
 
 SIZE = (64, 112)
 # ADE20K's name of what is drawn, where it is not our own.

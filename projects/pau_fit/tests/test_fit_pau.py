@@ -1,10 +1,8 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""tools/experiments/fit_pau.py."""
+"""The command that fits a PAU."""
 
 import ast
-import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,22 +12,13 @@ pytest.importorskip('matplotlib')
 
 from mmact.activations.pau_init import initial_coefficients
 from mmact.ops.reference import pau
-
-TOOL = Path(__file__).parents[2] / 'tools/experiments/fit_pau.py'
-
-
-@pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('fit_pau', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from projects.pau_fit import fit as tool
 
 
 @pytest.mark.parametrize(
     'function', ['swish_1.5', 'x * torch.sigmoid(1.5 * x)', 'fit_pau_target:swish']
 )
-def test_fits_prints_and_draws(tool, function, tmp_path, capsys, monkeypatch):
+def test_fits_prints_and_draws(function, tmp_path, capsys, monkeypatch):
     (tmp_path / 'fit_pau_target.py').write_text(
         'import torch\n\n\ndef swish(x):\n    return x * torch.sigmoid(1.5 * x)\n'
     )
@@ -57,14 +46,14 @@ def test_fits_prints_and_draws(tool, function, tmp_path, capsys, monkeypatch):
         (['relu', '--m', '0'], 'm must be a positive integer'),
     ],
 )
-def test_mistakes_are_one_line(tool, arguments, text):
+def test_mistakes_are_one_line(arguments, text):
     with pytest.raises(SystemExit) as stop:
         tool.main(arguments)
     assert text in stop.value.code
     assert '\n' not in stop.value.code
 
 
-def test_table6(tool, capsys):
+def test_table6(capsys):
     tool.main(['--table6', '--num-points', '301'])
     rows = [
         [cell.strip() for cell in line.strip('|').split('|')]
@@ -82,7 +71,7 @@ def test_table6(tool, capsys):
         assert float(row[3]) <= float(row[4]) + 1e-8
 
 
-def test_printed_values_are_not_what_we_start_from(tool):
+def test_printed_values_are_not_what_we_start_from():
     for name, (numerator, denominator) in tool.TABLE6.items():
         ours = torch.cat(initial_coefficients(name)).tolist()
         same = ours == pytest.approx([*numerator, *denominator], abs=1e-15)

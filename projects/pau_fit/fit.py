@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
 """Fits the coefficients of a PAU to a function, or checks the paper's table of coefficients."""
@@ -8,11 +7,7 @@ import importlib
 import math
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
-
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch
 import torch.nn.functional as F
