@@ -3,7 +3,7 @@
 """What the tools share: from a command line to a runner that is checked before work is lost.
 
 Until training starts, an exception means a wrong config or command line, so the user gets one line
-that says what to change. The environment variable ``MMACT_TRACEBACK=1`` shows the traceback instead.
+that says what to change. The environment variable ``MMACT_TRACEBACK=1`` shows the traceback.
 """
 
 import argparse
@@ -251,7 +251,7 @@ def _unknown_type(name: str, cfg: Config | None) -> str:
 
 
 def _hint(key: str, node: Any, text: str) -> str:
-    """Says what may be meant by an argument that the text names, if this dict of a config has it."""
+    """Says what an argument that the text names may be meant for, if the dict has it."""
     cls = _registered().get(str(node.get('type'))) if isinstance(node, dict) else None
     parents = inspect.getmro(cls)[:-1] if inspect.isclass(cls) else ()
     accepted = [name for p in parents for name in inspect.signature(p.__init__).parameters]

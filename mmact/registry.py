@@ -5,8 +5,8 @@
 Activations, hooks and constructors have names of their own, so they go into MMEngine's root
 registries and resolve from any ``default_scope``; so do those of PyTorch's activations that mmcv
 leaves out. Classes named like one of another codebase (``ResNet``) stand in the child scope:
-``type='mmact.ResNet'``; so do the data sets, transforms and metrics of projects/. That scope imports
-the module, and with it the codebase that it extends, only when a config asks for it.
+``type='mmact.ResNet'``. That scope imports the module, and with it the codebase that it extends,
+only when a config asks for it. The data sets, transforms and metrics of projects/ stand there too.
 """
 
 import importlib

@@ -32,6 +32,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 
 from mmact.cli import UserError, one_line_errors
 
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     # Such small networks gain nothing from more, and so no result depends on a machine's cores.
     torch.set_num_threads(1)
-    with one_line_errors():
+    with one_line_errors(Config({name: dict(type=name) for name in args.activations})):
         if 'Maxout' in args.activations:
             raise UserError(
                 'Maxout cannot be pruned here: several filters make one of its channels, '
