@@ -138,6 +138,9 @@ def pip_cuda_includes() -> list[str]:
 class BuildPython(build_py):
     """Puts configs, tools and the model index where OpenMMLab's tools look: ``mmact/.mim``."""
 
+    #: Of no use without a clone.
+    left_out = shutil.ignore_patterns('__pycache__', 'dataset_converters', 'demo.sh', 'lint.sh')
+
     def run(self) -> None:
         super().run()
         package = ROOT / 'mmact' if self.editable_mode else Path(self.build_lib) / 'mmact'
@@ -148,9 +151,7 @@ class BuildPython(build_py):
             if self.editable_mode:
                 (target / name).symlink_to(ROOT / name)
             elif (ROOT / name).is_dir():
-                shutil.copytree(
-                    ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__')
-                )
+                shutil.copytree(ROOT / name, target / name, ignore=self.left_out)
             else:
                 shutil.copy(ROOT / name, target / name)
 

@@ -22,7 +22,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS, DefaultScope, Registry, init_default_scope, root
+from mmengine.registry import (
+    OPTIMIZERS,
+    PARAM_SCHEDULERS,
+    RUNNERS,
+    DefaultScope,
+    Registry,
+    init_default_scope,
+    root,
+)
 from mmengine.runner import Runner
 
 from .activations import unresolved
@@ -146,14 +154,18 @@ def prepare_training(runner: Runner) -> None:
         runner: From :func:`build_runner`.
 
     Raises:
-        UserError: If data are missing, or a scheduler is not known.
+        UserError: If data are missing, or an optimizer or scheduler is not known.
         Exception: What a hook with a method ``check(runner)`` has against this training.
     """
-    check_data(runner.cfg, 'train', 'val')
-    # MMEngine builds schedulers only after training has begun.
-    for _, node in _walk(runner.cfg.get('param_scheduler')):
-        if isinstance(node, dict) and node.get('type') not in {*_registered(), None}:
-            raise UserError(_unknown_type(node['type'], runner.cfg))
+    check_data(runner.cfg, 'train_dataloader', 'val_dataloader', 'val_evaluator')
+    # MMEngine builds schedulers only after training has begun, and optimizers without a message.
+    optimizer = runner.cfg.optim_wrapper.get('optimizer')
+    parts = ((PARAM_SCHEDULERS, runner.cfg.get('param_scheduler')), (OPTIMIZERS, optimizer))
+    for registry, part in parts:
+        for node in part if isinstance(part, list) else [part or {}]:
+            with registry.switch_scope_and_registry(None) as current:
+                if isinstance(node.get('type'), str) and current.get(node['type']) is None:
+                    raise UserError(_unknown_type(node['type'], runner.cfg))
     _ = runner.train_loop.dataloader, runner.val_loop
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     for hook in runner.hooks:
@@ -161,26 +173,25 @@ def prepare_training(runner: Runner) -> None:
             hook.check(runner)
 
 
-def check_data(cfg: Config, *splits: str) -> None:
+def check_data(cfg: Config, *parts: str) -> None:
     """Looks for the folders and annotation files that a config names.
 
     Annotations are read when a data set is built, pictures only when a worker needs the first one.
 
     Args:
         cfg: The config in use.
-        splits: 'train', 'val' or 'test'.
+        parts: Keys of its data loaders and evaluators, as 'train_dataloader'.
 
     Raises:
         UserError: If one is missing; the text names the config keys that lead to it.
     """
-    keys = [f'{split}_{part}' for split in splits for part in ('dataloader', 'evaluator')]
-    for _, node in _walk([cfg.get(key) for key in keys]):
+    for _, node in _walk([cfg.get(part) for part in parts]):
         if not isinstance(node, dict) or node.get('backend_args') is not None:
             continue
         folders = node.get('data_prefix') or {}
         folders = folders.values() if isinstance(folders, dict) else [folders]
-        parts = [node.get('ann_file'), *folders, '']
-        paths = [osp.join(node.get('data_root') or '', p) for p in parts if isinstance(p, str)]
+        names = [node.get('ann_file'), *folders, '']
+        paths = [osp.join(node.get('data_root') or '', n) for n in names if isinstance(n, str)]
         for path in [*paths, node.get('bbox_file')]:  # MMPose's stands alone
             if path and '://' not in path and not osp.exists(path):
                 raise UserError(_missing(path, cfg))

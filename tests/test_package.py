@@ -130,6 +130,13 @@ def test_layers_import_only_from_those_above(folder, allowed):
                 assert name.startswith((*allowed, 'mmact._C')), f'{path.name} imports {name}'
 
 
+def test_the_library_imports_no_project():
+    for path in (ROOT / 'mmact').rglob('*.py'):
+        assert not [
+            n for n in imports_of(path) if n.split('.')[0] in ('projects', 'tools', 'tests')
+        ]
+
+
 def test_public_names():
     from mmact import activations, ops
 
@@ -158,10 +165,22 @@ def test_wheel_without_kernels_is_complete_and_says_so_once(tmp_path):
     site = tmp_path / 'site'
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    for file in ROOT.glob('mmact/**/*.py'):
-        assert (site / file.relative_to(ROOT)).is_file(), file
-    for name in ('configs/pwlu/metafile.yml', 'tools/train.py', 'model-index.yml'):
-        assert (site / 'mmact/.mim' / name).is_file(), name
+    # The library, and what OpenMMLab's tools want beside it; nothing that draws or repeats a paper.
+    library = {
+        str(p.relative_to(ROOT)) for p in ROOT.glob('mmact/**/*.py') if '.mim' not in p.parts
+    }
+    shipped = {str(p.relative_to(site)) for p in site.rglob('*') if p.is_file()}
+    assert {name for name in shipped if name.endswith('.py') and '.mim/' not in name} == library
+    rest = {
+        '/'.join(name.split('/')[:3]) for name in shipped - library if '.dist-info/' not in name
+    }
+    assert rest == {f'mmact/.mim/{name}' for name in ('configs', 'tools', 'model-index.yml')}
+    tools = {name.removeprefix('mmact/.mim/tools/') for name in shipped if '.mim/tools/' in name}
+    assert {'train.py', 'test.py', 'dist_train.sh', 'analysis_tools/plot_activations.py'} <= tools
+    assert not [name for name in tools if 'make_mini' in name]
+    text = ''.join((site / name).read_text() for name in shipped if name.endswith('.py'))
+    assert 'import projects' not in text
+    assert 'from projects' not in text
 
     script = (
         # An editable install of mmact would lend the wheel its kernels.

@@ -81,7 +81,7 @@ def main() -> None:
         if args.tta:
             enable_tta(cfg)
         runner = build_runner(cfg)
-        check_data(cfg, 'test')
+        check_data(cfg, 'test_dataloader', 'test_evaluator')
         metrics = runner.test_loop.evaluator.metrics  # builds the data set
         if args.out is not None:
             dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'

@@ -136,7 +136,6 @@ def test_missing_mmpose_is_one_sentence():
     )
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
-        'error: this config is written for mmpose, which is not installed. `make setup` installs '
-        'it; in an environment of your own: pip install --no-build-isolation --no-deps -r '
-        'requirements/pose.txt'
+        f'error: {DEMO} needs mmpose, which is not installed: `make setup` installs it, or '
+        'pip install --no-build-isolation --no-deps -r requirements/pose.txt'
     )

@@ -61,7 +61,7 @@ def main() -> None:
         if config.get('default_scope') != 'mmpose':
             raise UserError(f'{args.config} is not a config of MMPose')
     with one_line_errors(config):
-        check_data(config, 'val')
+        check_data(config, 'val_dataloader')
         draw(args, config)
     print(args.out)
 

@@ -136,7 +136,7 @@ def run_model(
         raise UserError('--data needs a val_dataloader in the config')
     # With the config, a missing data set is an error that names the keys to change.
     with one_line_errors(config):
-        check_data(config, 'val')
+        check_data(config, 'val_dataloader')
         init_default_scope(config.get('default_scope', 'mmengine'))
         model = revert_sync_batchnorm(MODELS.build(config.model))
         load_state_dict(model, state_dict, strict=False)

@@ -67,7 +67,7 @@ def main() -> None:
             raise UserError('the config needs a val_dataloader')
     # With the config, a missing data set is an error that names the keys to change.
     with one_line_errors(config):
-        check_data(config, 'val')
+        check_data(config, 'val_dataloader')
         draw(args, config)
     print(args.out)
 
