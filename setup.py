@@ -23,6 +23,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+# Of no use without a clone.
+LEFT_OUT = shutil.ignore_patterns('__pycache__', 'dataset_converters', 'demo.sh', 'lint.sh')
 VERSION = runpy.run_path(str(ROOT / 'mmact' / 'version.py'))['__version__']
 
 
@@ -138,9 +140,6 @@ def pip_cuda_includes() -> list[str]:
 class BuildPython(build_py):
     """Puts configs, tools and the model index where OpenMMLab's tools look: ``mmact/.mim``."""
 
-    #: Of no use without a clone.
-    left_out = shutil.ignore_patterns('__pycache__', 'dataset_converters', 'demo.sh', 'lint.sh')
-
     def run(self) -> None:
         super().run()
         package = ROOT / 'mmact' if self.editable_mode else Path(self.build_lib) / 'mmact'
@@ -151,7 +150,7 @@ class BuildPython(build_py):
             if self.editable_mode:
                 (target / name).symlink_to(ROOT / name)
             elif (ROOT / name).is_dir():
-                shutil.copytree(ROOT / name, target / name, ignore=self.left_out)
+                shutil.copytree(ROOT / name, target / name, ignore=LEFT_OUT)
             else:
                 shutil.copy(ROOT / name, target / name)
 
