@@ -195,7 +195,7 @@ def test_only_the_activations_differ_from_the_static_twin(path):
     for part in ('backbone', 'head'):
         cfg.model[part].pop('act_cfg', None)
         twin.model[part].pop('act_cfg', None)
-    del cfg.work_dir, twin.work_dir
+    del cfg._cfg_dict['work_dir'], twin._cfg_dict['work_dir']
     assert cfg._cfg_dict == twin._cfg_dict
 
 
