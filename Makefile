@@ -96,9 +96,9 @@ gpu: ## build the CUDA kernels in place, run the GPU tests and the benchmark (sy
 	@MMACT_CUDA=1 TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-$$(python3 -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')} \
 		python3 setup.py -q build_ext --inplace
 	@echo '[gpu 2/3] GPU tests of ops and activations'
-	@python3 -m pytest -q -m cuda tests/test_ops tests/test_activations
+	@PYTHONPATH=. python3 -m pytest -q -m cuda tests/test_ops tests/test_activations
 	@echo '[gpu 3/3] benchmark'
-	@python3 tools/benchmark.py --device cuda
+	@PYTHONPATH=. python3 tools/benchmark.py --device cuda
 
 clean: ## remove what was built, trained and generated, but not .venv
 	@rm -rf build dist *.egg-info data/mini_* work_dirs/demo* mmact/*.so mmact/.mim

@@ -23,6 +23,8 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+# Of no use without a clone.
+LEFT_OUT = shutil.ignore_patterns('__pycache__', 'dataset_converters', 'demo.sh', 'lint.sh')
 VERSION = runpy.run_path(str(ROOT / 'mmact' / 'version.py'))['__version__']
 
 
@@ -148,9 +150,7 @@ class BuildPython(build_py):
             if self.editable_mode:
                 (target / name).symlink_to(ROOT / name)
             elif (ROOT / name).is_dir():
-                shutil.copytree(
-                    ROOT / name, target / name, ignore=shutil.ignore_patterns('__pycache__')
-                )
+                shutil.copytree(ROOT / name, target / name, ignore=LEFT_OUT)
             else:
                 shutil.copy(ROOT / name, target / name)
 

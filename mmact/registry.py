@@ -4,9 +4,9 @@
 
 Activations, hooks and constructors have names of their own, so they go into MMEngine's root
 registries and resolve from any ``default_scope``; so do those of PyTorch's activations that mmcv
-leaves out. Classes named like one of another codebase (``ResNet``), data sets and metrics stand in
-the child scope: ``type='mmact.ResNet'``. That scope imports the module, and with it the codebase
-that it extends, only when a config asks for it.
+leaves out. Classes named like one of another codebase (``ResNet``) stand in the child scope:
+``type='mmact.ResNet'``. That scope imports the module, and with it the codebase that it extends,
+only when a config asks for it. The data sets, transforms and metrics of projects/ stand there too.
 """
 
 import importlib
@@ -23,16 +23,21 @@ from mmengine.utils import is_installed
 from .activations.catalogue import layers
 from .activations.standard import STANDARD
 
-__all__ = ['DATASETS', 'METRICS', 'MODELS', 'TRANSFORMS', 'register_all']
+__all__ = ['DATASETS', 'INSTALL', 'METRICS', 'MODELS', 'TRANSFORMS', 'register_all']
+
+#: How to get a codebase, for messages where it is missing.
+INSTALL = {
+    'mmdet': 'pip install onedl-mmdetection (or mmdet)',
+    'mmseg': 'pip install onedl-mmsegmentation (or mmsegmentation)',
+    'mmpose': '`make setup` installs it, or pip install --no-build-isolation --no-deps -r '
+    'requirements/pose.txt',
+}
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmact', locations=['mmact.models'])
-DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope='mmact', locations=['mmact.datasets.lgg']
-)
-TRANSFORMS = Registry(
-    'transform', parent=MMENGINE_TRANSFORMS, scope='mmact', locations=['mmact.datasets.volume']
-)
-METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmact', locations=['mmact.evaluation'])
+# Filled by custom_imports; MMEngine wants a location.
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmact', locations=['mmact'])
+TRANSFORMS = Registry('transform', parent=MMENGINE_TRANSFORMS, scope='mmact', locations=['mmact'])
+METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmact', locations=['mmact'])
 
 
 def register_all() -> None:

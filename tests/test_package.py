@@ -130,6 +130,12 @@ def test_layers_import_only_from_those_above(folder, allowed):
                 assert name.startswith((*allowed, 'mmact._C')), f'{path.name} imports {name}'
 
 
+def test_the_library_imports_no_project():
+    for path in (ROOT / 'mmact').rglob('*.py'):
+        tops = {name.split('.')[0] for name in imports_of(path)}
+        assert not tops & {'projects', 'tools', 'tests'}, path
+
+
 def test_public_names():
     from mmact import activations, ops
 
@@ -158,10 +164,20 @@ def test_wheel_without_kernels_is_complete_and_says_so_once(tmp_path):
     site = tmp_path / 'site'
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    for file in ROOT.glob('mmact/**/*.py'):
-        assert (site / file.relative_to(ROOT)).is_file(), file
-    for name in ('configs/pwlu/metafile.yml', 'tools/train.py', 'model-index.yml'):
-        assert (site / 'mmact/.mim' / name).is_file(), name
+    # The library, and what OpenMMLab's tools want beside it; nothing that draws or repeats a paper.
+    library = {str(path.relative_to(ROOT)) for path in ROOT.glob('mmact/**/*.py')}
+    shipped = {str(path.relative_to(site)) for path in site.rglob('*') if path.is_file()}
+    code = {name for name in shipped if name.endswith('.py')}
+    assert {name for name in code if '/.mim/' not in name} == library
+    rest = {'/'.join(name.split('/')[:3]) for name in shipped - library}
+    rest = {name for name in rest if '.dist-info/' not in name}
+    assert rest == {f'mmact/.mim/{name}' for name in ('configs', 'tools', 'model-index.yml')}
+    tools = {name.partition('.mim/tools/')[2] for name in shipped}
+    assert {'train.py', 'test.py', 'dist_train.sh', 'analysis_tools/plot_activations.py'} <= tools
+    for name in code:
+        text = (site / name).read_text()
+        assert 'import projects' not in text, name
+        assert 'from projects' not in text, name
 
     script = (
         # An editable install of mmact would lend the wheel its kernels.

@@ -5,23 +5,17 @@
 
 import argparse
 import inspect
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import HOOKS, METRICS
 
-from mmact.apis import (
+from mmact.cli import (
     UserError,
     add_common_arguments,
     build_runner,
+    check_data,
     load_config,
     one_line_errors,
-    prepare_test,
 )
 
 
@@ -87,11 +81,11 @@ def main() -> None:
         if args.tta:
             enable_tta(cfg)
         runner = build_runner(cfg)
-        prepare_test(runner)
+        check_data(cfg, 'test_dataloader', 'test_evaluator')
+        metrics = runner.test_loop.evaluator.metrics  # builds the data set
         if args.out is not None:
             dump = 'DumpDetResults' if cfg.default_scope == 'mmdet' else 'DumpResults'
-            metric = METRICS.build(dict(type=dump, out_file_path=args.out))
-            runner.test_loop.evaluator.metrics.append(metric)
+            metrics.append(METRICS.build(dict(type=dump, out_file_path=args.out)))
     runner.test()
 
 

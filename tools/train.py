@@ -5,18 +5,12 @@
 
 import argparse
 import logging
-import sys
-from importlib.util import find_spec
-from pathlib import Path
-
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
 
-from mmact.apis import (
+from mmact.cli import (
     UserError,
     add_common_arguments,
     build_runner,

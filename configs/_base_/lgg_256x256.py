@@ -1,6 +1,6 @@
 # Kaggle's lgg-mri-segmentation: 3929 slices of 110 patients, 10 of whom are held out, as in the
 # public implementation by Buda et al., which the AReLU paper follows (appendix E).
-custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
+custom_imports = dict(imports=['mmact', 'projects.lgg_unet'], allow_failed_imports=False)
 
 data_root = 'data/lgg-mri-segmentation/'
 crop_size = (256, 256)

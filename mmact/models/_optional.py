@@ -5,14 +5,7 @@
 import importlib
 from importlib.util import find_spec
 
-from ..registry import MODELS
-
-_INSTALL = {
-    'mmdet': 'pip install onedl-mmdetection (or mmdet)',
-    'mmseg': 'pip install onedl-mmsegmentation (or mmsegmentation)',
-    'mmpose': '`make setup` installs it, or pip install --no-build-isolation --no-deps -r '
-    'requirements/pose.txt',
-}
+from ..registry import INSTALL, MODELS
 
 
 def register(name: str, home: str, extends: str, module: str) -> None:
@@ -27,7 +20,7 @@ def register(name: str, home: str, extends: str, module: str) -> None:
     """
     codebase = module.partition('.')[0]
     if find_spec(codebase) is None:
-        reason = f'{codebase} is not installed: {_INSTALL[codebase]}'
+        reason = f'{codebase} is not installed: {INSTALL[codebase]}'
     else:
         try:
             importlib.import_module(module)

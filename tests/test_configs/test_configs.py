@@ -1,11 +1,13 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every config trains and evaluates, and says what its paper says.
+"""Every config fits together at full size, learns when it is made small, and is its paper's.
 
-Those of key points are in test_pose_configs.
+One of each baseline and of each activation is trained and evaluated. Configs of key points are in
+test_pose_configs; those in configs/demo are trained by the tests of the tools.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,14 @@ from torch import nn
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
-from mmdet.structures import DetDataSample
+from mmcv.cnn.bricks import DropPath
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, MODELS
 from mmengine.utils import get_installed_path
-from mmseg.structures import SegDataSample
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from mmact.activations import (
     PAU,
@@ -32,8 +37,8 @@ from mmact.activations import (
     FReLU,
     unresolved,
 )
-from mmact.apis import build_runner, load_config, prepare_training
-from mmact.datasets.mini import make_ade20k, make_cityscapes, make_coco, make_lgg
+from mmact.cli import build_runner, load_config, prepare_training
+from projects.mini_datasets import make_ade20k, make_cityscapes, make_coco, make_lgg
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = sorted(p for p in (ROOT / 'configs').rglob('*.py') if p.parent.name != '_base_')
@@ -64,10 +69,31 @@ SITES = {
 }
 
 
+def word_of(path: Path) -> str:
+    """The activation in the name of a config."""
+    return next(word for word in path.stem.replace('-', '_').split('_') if word in ACTIVATION)
+
+
 def kind_of(path: Path) -> type[nn.Module]:
-    return next(
-        cls for name, cls in ACTIVATION.items() if name in path.stem.replace('-', '_').split('_')
-    )
+    return ACTIVATION[word_of(path)]
+
+
+def one_of_each(paths: list[Path], *features: Callable[[Path], str]) -> list[Path]:
+    """Few of the paths that have every value of every feature that occurs in all of them."""
+    missing = {(f, f(path)) for path in paths for f in features}
+    chosen = []
+    while missing:
+        best = max(paths, key=lambda path: len(missing & {(f, f(path)) for f in features}))
+        missing -= {(f, f(best)) for f in features}
+        chosen.append(best)
+    return sorted(chosen)
+
+
+TRAINED = one_of_each(
+    [p for p in CONFIGS if p.parent.name != 'demo'],
+    word_of,
+    lambda path: path.stem.replace(word_of(path), '').replace('--', '-').replace('-_', '_'),
+)
 
 
 @pytest.fixture(scope='module')
@@ -199,26 +225,47 @@ def _small_segmentor(cfg: dict) -> dict:
     return options
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
-def test_two_iterations_and_an_evaluation(path, data, tmp_path):
-    cfg = load(path, tmp_path, _small(path, data, tmp_path))
+def name_of(path: Path) -> str:
+    return f'{path.parent.name}/{path.stem}'
+
+
+def check_model(path: Path, cfg: Config, model: nn.Module) -> list[nn.Module]:
+    """Returns the backbone's activations, after checking that all are the config's."""
+    acts = find_activations(model.backbone)
+    sites = SITES[cfg.model.backbone.type, cfg.model.backbone.get('depth')]
+    assert [type(m) for m in acts] == [kind_of(path)] * sites
+    assert not unresolved(model)
+    return acts
+
+
+def check_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Every parameter is in one group, those of activations in groups without weight decay."""
+    optimized = [id(p) for group in optimizer.param_groups for p in group['params']]
+    assert len(optimized) == len(set(optimized))
+    assert {id(p) for p in model.parameters() if p.requires_grad} <= set(optimized)
+    acts = [m for m in model.modules() if isinstance(m, Activation)]
+    own = {id(p) for m in acts for p in m.parameters(recurse=False)}
+    for group in optimizer.param_groups:
+        if own & {id(p) for p in group['params']}:
+            assert group['weight_decay'] == 0
+
+
+def load_small(path: Path, data: dict[str, str], work_dir: Path) -> Config:
+    cfg = load(path, work_dir, _small(path, data, work_dir))
     if cfg.optim_wrapper.type == 'AmpOptimWrapper' and not torch.cuda.is_available():
         cfg.optim_wrapper.type = 'OptimWrapper'
         del cfg.optim_wrapper.loss_scale
+    return cfg
+
+
+@pytest.mark.parametrize('path', TRAINED, ids=name_of)
+def test_two_iterations_and_an_evaluation(path, data, tmp_path):
+    cfg = load_small(path, data, tmp_path)
     runner = build_runner(cfg)
     prepare_training(runner)
-    acts = find_activations(runner.model.backbone)
-    sites = SITES[cfg.model.backbone.type, cfg.model.backbone.get('depth')]
-    assert [type(m) for m in acts] == [kind_of(path)] * sites
-    groups = runner.optim_wrapper.optimizer.param_groups
-    optimized = [id(p) for group in groups for p in group['params']]
+    acts = check_model(path, cfg, runner.model)
+    check_groups(runner.optim_wrapper.optimizer, runner.model)
     learned = {n: p for n, p in runner.model.named_parameters() if p.requires_grad}
-    assert len(optimized) == len(set(optimized))
-    assert {id(p) for p in learned.values()} <= set(optimized)
-    own = {id(p) for m in acts if isinstance(m, Activation) for p in m.parameters(recurse=False)}
-    for group in groups:
-        if own & {id(p) for p in group['params']}:
-            assert group['weight_decay'] == 0
     before = {name: p.detach().clone() for name, p in learned.items()}
     runner.train()
     assert runner.iter == 2
@@ -236,18 +283,69 @@ def test_two_iterations_and_an_evaluation(path, data, tmp_path):
         assert ('val/coco/segm_mAP' in metrics) == ('mask-rcnn' in path.name)
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
+def outputs_of(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Outputs of all parts of a model but what makes boxes and masks of them."""
+    features = model.extract_feat(images)
+    outputs = []
+    for name in ('decode_head', 'auxiliary_head', 'rpn_head', 'bbox_head'):
+        head = getattr(model, name, None)
+        if isinstance(head, nn.Module):
+            outputs.append(head(features))
+    if hasattr(model, 'roi_head'):
+        for head, size in ((model.roi_head.bbox_head, 7), (model.roi_head.mask_head, 14)):
+            outputs.append(head(nn.functional.interpolate(features[0], (size, size))))
+    flat = tree_leaves(outputs)
+    assert flat
+    return flat
+
+
+@pytest.mark.parametrize('path', sorted(set(CONFIGS) - set(TRAINED)), ids=name_of)
+def test_gradients_reach_everything_when_small(path, data, tmp_path):
+    """What a training does, without data, losses and evaluation; its baseline has them all."""
+    cfg = load_small(path, data, tmp_path)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model.init_weights()
+    check_model(path, cfg, model)
+    check_groups(build_optim_wrapper(model, cfg.optim_wrapper).optimizer, model)
+    for hook in cfg.get('custom_hooks', []):
+        HOOKS.build(hook)
+    torch.manual_seed(0)
+    model.train()
+    for module in model.modules():
+        if isinstance(module, (nn.Dropout, DropPath)):
+            module.eval()  # with two samples whole branches would be dropped
+    outputs = outputs_of(model, torch.randn(2, 3, 64, 64))
+    sum((t * torch.randn_like(t)).sum() for t in outputs).backward()
+    learned = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learned)
+    # Of an activation's parameters some have none: no input in a segment, or a unit that is off.
+    acts = [m for m in model.modules() if isinstance(m, Activation)]
+    own = {id(p) for act in acts for p in act.parameters()}
+    reached = [bool(p.grad.any()) for p in learned if id(p) not in own]
+    # Nor has a bias before a normalisation.
+    assert sum(reached) > 0.95 * len(reached)
+    for act in acts:
+        parameters = [p for p in act.parameters() if p.requires_grad]  # none in frozen stages
+        assert any(p.grad.any() for p in parameters) or not parameters
+
+
+class _LinspaceOnCPU(TorchFunctionMode):
+    """Backbones read the rates of stochastic depth from a tensor, which has none on meta."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        extra = {'device': 'cpu'} if function is torch.linspace else {}
+        return function(*args, **{**(kwargs or {}), **extra})
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
 def test_parts_fit_at_full_size(path, tmp_path):
     cfg = load(path, tmp_path, {})
-    if cfg.model.type == 'MaskRCNN':
-        cfg.merge_from_dict({'model.test_cfg.rpn.max_per_img': 4})
-    model = MODELS.build(cfg.model).eval()
-    kind = SegDataSample if cfg.default_scope == 'mmseg' else DetDataSample
-    sample = kind(metainfo=dict(img_shape=(64, 64), scale_factor=(1, 1)))
-    with torch.no_grad():
-        outputs = model(torch.randn(1, 3, 64, 64), [sample], mode='tensor')
-    assert len(outputs)
-    assert not unresolved(model)
+    with torch.device('meta'):
+        with _LinspaceOnCPU():
+            model = MODELS.build(cfg.model).eval()
+        outputs = outputs_of(model, torch.empty(1, 3, 64, 64))
+    assert all(t.is_meta for t in outputs)
+    check_model(path, cfg, model)
 
 
 def without_scope(node):

@@ -17,8 +17,8 @@ pytest.importorskip('mmengine')
 
 from mmengine.registry import MODELS
 
-from mmact.apis import load_config
-from mmact.datasets.mini import make_coco
+from mmact.cli import load_config
+from projects.mini_datasets import make_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools/analysis_tools/draw_poses.py'
@@ -136,7 +136,6 @@ def test_missing_mmpose_is_one_sentence():
     )
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == (
-        'error: this config is written for mmpose, which is not installed. `make setup` installs '
-        'it; in an environment of your own: pip install --no-build-isolation --no-deps -r '
-        'requirements/pose.txt'
+        f'error: {DEMO} needs mmpose, which is not installed: `make setup` installs it, or '
+        'pip install --no-build-isolation --no-deps -r requirements/pose.txt'
     )

@@ -14,7 +14,7 @@ from test_ops.utils import ROOT
 
 pytest.importorskip('mmseg')
 
-from mmact.datasets.mini import make_cityscapes
+from projects.mini_datasets import make_cityscapes
 
 SIZE = (64, 128)
 

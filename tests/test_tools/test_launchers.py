@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip('mmdet')
 
-from mmact.datasets.mini import make_coco
+from projects.mini_datasets import make_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / 'configs/demo/mask-rcnn_pwlu_mini-coco.py'

@@ -3,20 +3,19 @@
 """tools/train.py and tools/test.py: what they do, and the one line they say when they cannot."""
 
 import json
-import os
 import pickle
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from test_ops.utils import run_python
 
 pytest.importorskip('mmdet')
 
-from mmact.datasets.mini import make_coco
+from projects.mini_datasets import make_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = str(ROOT / 'configs/demo/mask-rcnn_pwlu_mini-coco.py')
@@ -87,14 +86,15 @@ def run(monkeypatch, capfd, tmp_path):
             'Did you mean PWLU',
         ),
         ('model.backbone.act_cfg.type=pwlu', 'Did you mean PWLU'),
-        ('model.backbone.act_cfg.type=Xyz', 'is its module in custom_imports?'),
+        ('model.backbone.act_cfg.type=Xyz', 'Is its module in custom_imports?'),
         (
             'model.backbone.act_cfg.num_interval=8',
-            "PWLU has no argument 'num_interval'. Did you mean num_intervals? It takes num_chan",
+            "PWLU.__init__() got an unexpected keyword argument 'num_interval' "
+            '(config key model.backbone.act_cfg.num_interval). Did you mean num_intervals?',
         ),
         ('model.backbone.act_cfg.num_intervals=0', 'num_intervals must be a positive integer'),
         ('model.backbone.type=mmact.ResNett', 'Did you mean mmact.ResNet'),
-        ('model.backbone.depths=18', "ResNet has no argument 'depths'. Did you mean depth?"),
+        ('model.backbone.depths=18', '(config key model.backbone.depths). Did you mean depth?'),
         ('model.type=MaskRCN', 'Did you mean MaskRCNN'),
         ('custom_hooks.0.type=PWLURealign', 'Did you mean PWLURealignHook'),
         ('custom_hooks.0.phase=4', 'Did you mean phase1?'),
@@ -104,7 +104,7 @@ def run(monkeypatch, capfd, tmp_path):
         ('train_dataloader.dataset.type=CocoDatset', 'Did you mean CocoDataset'),
         ('train_dataloader.dataset.pipeline.2.type=Resise', 'Did you mean Resize'),
         ('load_from=nothing.pth', 'checkpoint nothing.pth does not exist'),
-        ('default_scope=mmdett', 'written for mmdett, which is not installed'),
+        ('default_scope=mmdett', "that is not installed: No module named 'mmdett'"),
     ],
 )
 def test_wrong_config_is_one_line(run, small, tmp_path, option, expected):
@@ -188,6 +188,29 @@ def test_unresolved_activation(run, small, tmp_path, monkeypatch):
     assert status == 2
     assert line.startswith('error: 1 activations do not know their number of channels')
     assert "PWLU at 'backbone.first'" in line
+
+
+def test_hooks_are_asked_whether_they_can_work(run, small, tmp_path, monkeypatch):
+    (tmp_path / 'picky_hook.py').write_text(
+        'from mmengine.hooks import Hook\n'
+        'from mmengine.registry import HOOKS\n'
+        '@HOOKS.register_module()\n'
+        'class PickyHook(Hook):\n'
+        '    def check(self, runner):\n'
+        '        raise ValueError(f"no: {len(runner.optim_wrapper.param_groups)} groups")\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / 'picky.py'
+    config.write_text(
+        f"_base_ = '{DEMO}'\n"
+        "custom_imports = dict(imports=['mmact', 'picky_hook'])\n"
+        "custom_hooks = [dict(type='PickyHook')]\n"
+    )
+    options = [option for option in small if not option.startswith('custom_hooks')]
+    status, line = run('train', config, '--work-dir', tmp_path, '--cfg-options', *options)
+    assert status == 2
+    assert line.startswith('error: ValueError: ')
+    assert line.endswith(' groups (MMACT_TRACEBACK=1 shows where)')
 
 
 def test_train_resume_and_test(run, small, tmp_path):
@@ -276,14 +299,30 @@ def test_test_time_augmentation(run, mini_coco, tmp_path):
     assert any(not torch.equal(a, b) for a, b in zip(*scores, strict=True))
 
 
-def test_runs_from_a_clone_in_any_folder(tmp_path):
-    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
-    result = subprocess.run(
-        [sys.executable, ROOT / 'tools/train.py', 'no.py'],
-        cwd=tmp_path,
-        env=env,
-        capture_output=True,
-        text=True,
+def test_projects_are_found_from_any_folder(tmp_path):
+    """A clone's projects/, which custom_imports names, where only mmact itself can be imported."""
+    config = ROOT / 'configs/demo/unet_arelu_mini-lgg.py'
+    script = (
+        'import mmact, os, runpy, sys\n'
+        f'os.chdir({str(tmp_path)!r})\n'
+        f'sys.path[:] = [p for p in sys.path if p not in ("", {str(ROOT)!r})]\n'
+        f'sys.argv = ["train.py", {str(config)!r}]\n'
+        f'runpy.run_path({str(ROOT / "tools/train.py")!r}, run_name="__main__")'
     )
+    result = run_python(script)
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1] == 'error: config no.py does not exist.'
+    assert result.stderr.splitlines()[-1].startswith('error: data/mini_lgg/ does not exist')
+
+
+def test_missing_project_is_one_sentence(tmp_path):
+    """The config of a wheel, where there are no projects."""
+    script = (
+        'import runpy, sys, mmact.cli\n'
+        'mmact.cli.__file__ = "/nowhere/mmact/cli.py"\n'
+        f'sys.path[:] = [p for p in sys.path if p not in ("", {str(ROOT)!r})]\n'
+        f'sys.argv = ["train.py", {str(ROOT / "configs/demo/unet_arelu_mini-lgg.py")!r}]\n'
+        f'runpy.run_path({str(ROOT / "tools/train.py")!r}, run_name="__main__")'
+    )
+    result = run_python(script)
+    assert result.returncode == 2
+    assert 'needs projects, which is not installed: run from a clone' in result.stderr

@@ -5,12 +5,8 @@
 
 import argparse
 import sys
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
-
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import cv2
 import numpy as np
@@ -20,7 +16,7 @@ from mmengine.registry import DATASETS, MODELS, VISUALIZERS
 from mmengine.runner import load_checkpoint
 from mmengine.utils import track_iter_progress
 
-from mmact.apis import UserError, load_config, one_line_errors
+from mmact.cli import UserError, check_data, load_config, one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,6 +61,7 @@ def main() -> None:
         if config.get('default_scope') != 'mmpose':
             raise UserError(f'{args.config} is not a config of MMPose')
     with one_line_errors(config):
+        check_data(config, 'val_dataloader')
         draw(args, config)
     print(args.out)
 

@@ -5,13 +5,8 @@
 
 import argparse
 import re
-import sys
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch
 from mmengine.config import Config, DictAction
@@ -20,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader, Runner, load_state_dict
 from torch import Tensor, nn
 
-from mmact.apis import UserError, one_line_errors
+from mmact.cli import UserError, check_data, one_line_errors
 from mmact.visualization import (
     InputRecorder,
     activations_from_state_dict,
@@ -141,6 +136,7 @@ def run_model(
         raise UserError('--data needs a val_dataloader in the config')
     # With the config, a missing data set is an error that names the keys to change.
     with one_line_errors(config):
+        check_data(config, 'val_dataloader')
         init_default_scope(config.get('default_scope', 'mmengine'))
         model = revert_sync_batchnorm(MODELS.build(config.model))
         load_state_dict(model, state_dict, strict=False)

@@ -6,12 +6,8 @@
 import argparse
 import re
 import sys
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 import torch
 from mmengine.config import Config, DictAction
@@ -21,7 +17,7 @@ from mmengine.runner import Runner, load_checkpoint
 from mmengine.utils import track_iter_progress
 from torch import nn
 
-from mmact.apis import UserError, load_config, one_line_errors
+from mmact.cli import UserError, check_data, load_config, one_line_errors
 from mmact.visualization import PairRecorder, activation_layers, plot_dynamics
 
 
@@ -71,6 +67,7 @@ def main() -> None:
             raise UserError('the config needs a val_dataloader')
     # With the config, a missing data set is an error that names the keys to change.
     with one_line_errors(config):
+        check_data(config, 'val_dataloader')
         draw(args, config)
     print(args.out)
 

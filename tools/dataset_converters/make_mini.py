@@ -1,68 +1,15 @@
+#!/usr/bin/env python
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Write a miniature data set, drawn, in the exact layout of COCO, ADE20K, Cityscapes or LGG MRI."""
+"""Writes a miniature data set: the command of projects/mini_datasets."""
 
-import argparse
-import importlib.util
-import inspect
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec('mmact') is None:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+# Projects are not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mmact.datasets.mini import MAKERS  # noqa: E402
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
-
-    def error(self, message: str) -> None:
-        self.exit(2, f'{self.prog}: error: {message} (--help explains)\n')
-
-
-def main() -> None:
-    """Write the data set and say what is there."""
-    parser = _Parser(description=__doc__)
-    parser.add_argument('dataset', choices=sorted(MAKERS), help='layout to write')
-    parser.add_argument(
-        'root',
-        help='folder to make: missing, empty, or the result of the same '
-        'command; nothing that exists is changed',
-    )
-    parser.add_argument('--num-train', type=int, help='number of training pictures (default: 200)')
-    parser.add_argument('--num-val', type=int, help='number of validation pictures (default: 50)')
-    parser.add_argument('--num-patients', type=int, help='lgg: number of patients (default: 12)')
-    parser.add_argument('--num-slices', type=int, help='lgg: slices of a patient (default: 16)')
-    parser.add_argument(
-        '--size',
-        type=int,
-        nargs=2,
-        metavar=('HEIGHT', 'WIDTH'),
-        help='size of the pictures in pixels (default: 128 160; cityscapes: 128 256; lgg: 128 128)',
-    )
-    parser.add_argument('--seed', type=int, help='the same seed gives the same data (default: 0)')
-    parser.add_argument('--quiet', action='store_true', help='print nothing but errors')
-    args = parser.parse_args()
-    options = {
-        name: value
-        for name, value in vars(args).items()
-        if name not in ('dataset', 'root') and value is not None
-    }
-    takes = inspect.signature(MAKERS[args.dataset]).parameters
-    for name in options:
-        if name not in takes:
-            parser.error(f'--{name.replace("_", "-")} does not apply to {args.dataset}')
-    try:
-        root = MAKERS[args.dataset](args.root, **options)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    if args.quiet:
-        return
-    print(f'mini {args.dataset} in {root}:')
-    for folder in sorted({path.parent for path in root.glob('*/**/*') if path.is_file()}):
-        print(f'  {folder.relative_to(root)}: {len(list(folder.iterdir()))} files')
-
+from projects.mini_datasets.make import main  # noqa: E402
 
 if __name__ == '__main__':
     main()

@@ -3,12 +3,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes docs/activations.md, the table of all activations, from mmact.list_activations()."""
 
-import sys
-from importlib.util import find_spec
 from pathlib import Path
-
-if find_spec('mmact') is None:  # a clone that is not installed
-    sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from _page import write_page
 

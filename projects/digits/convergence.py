@@ -1,0 +1,231 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""How fast networks learn digits with different activations, optimizers and learning rates.
+
+Table 1 and Figure 3 of the AReLU paper (sections 4.1 and 4.2): MNIST-Conv, Adam and SGD (momentum
+0.9), learning rates 1e-2 to 1e-5, batches of 128, accuracy on the test set after the first epoch,
+mean of five runs. Run it again to continue after an interruption, or to add runs or activations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from mmact.cli import one_line_errors
+
+from .data import PACKAGED, Digits, load_digits
+from .journal import Journal, Progress, positive
+from .report import TABLE1, Table, draw_curves
+from .training import MNISTConv, accuracy, batches, check_activations, train
+
+BATCH_SIZE = 128
+# Where the defaults are not of the size that the paper's table gives: two parameters a layer each.
+PAPER_ACT_CFGS = {
+    'APL': dict(type='APL', S=1, mode='layer'),
+    'SLAF': dict(type='SLAF', degree=1),
+}
+OPTIMIZERS = {
+    'Adam': lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
+    'SGD': lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
+}
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        help=f"folder with MNIST's idx files, or {' or '.join(PACKAGED)} (default: the first of "
+        'these two that is installed)',
+    )
+    parser.add_argument(
+        '--activations',
+        nargs='+',
+        default=[*TABLE1, 'PWLU', 'RPAU'],
+        metavar='TYPE',
+        help="as in act_cfg=dict(type=...) (default: the 19 of the paper's Table 1, PWLU and RPAU)",
+    )
+    parser.add_argument(
+        '--optimizer', nargs='+', default=list(OPTIMIZERS), choices=list(OPTIMIZERS)
+    )
+    parser.add_argument(
+        '--lr',
+        nargs='+',
+        type=positive(float),
+        default=[1e-2, 1e-3, 1e-4, 1e-5],
+        help='learning rates (default: 1e-2 1e-3 1e-4 1e-5)',
+    )
+    parser.add_argument(
+        '--runs', type=positive(int), default=5, help='runs with seeds 0, 1, ... (default: 5)'
+    )
+    parser.add_argument(
+        '--epoch-samples',
+        type=positive(int),
+        default=60000,
+        metavar='N',
+        help="images shown in an epoch, in passes over the training set (default: 60000, MNIST's)",
+    )
+    parser.add_argument(
+        '--epochs',
+        type=positive(int),
+        default=1,
+        help='epochs to train; the table is of the first, the figure of all (default: 1)',
+    )
+    parser.add_argument(
+        '--points', type=positive(int), default=10, help='points an epoch in the figure'
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('work_dirs/convergence'),
+        help='folder of the results (default: work_dirs/convergence)',
+    )
+    args = parser.parse_args(argv)
+    for name in ('activations', 'optimizer', 'lr'):
+        setattr(args, name, list(dict.fromkeys(getattr(args, name))))
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains what was not trained yet, then writes and prints the table."""
+    args = parse_args(argv)
+    # Such small networks gain nothing from more, and so no result depends on a machine's cores.
+    torch.set_num_threads(1)
+    act_cfgs = {name: PAPER_ACT_CFGS.get(name, dict(type=name)) for name in args.activations}
+    with one_line_errors(Config(act_cfgs)):
+        digits = load_digits(args.data)
+        check_activations(act_cfgs)
+        args.out.mkdir(parents=True, exist_ok=True)
+        journal = Journal(args.out / 'results.jsonl')
+    try:
+        results = run_all(args, act_cfgs, digits, journal)
+    except KeyboardInterrupt:
+        print(f'\ninterrupted; the same command continues from {journal.path}', file=sys.stderr)
+        sys.exit(130)
+    table = Table(results, act_cfgs, settings(args, digits))
+    (args.out / 'table.json').write_text(json.dumps(table.to_dict(), indent=1) + '\n')
+    (args.out / 'table.md').write_text(table.to_markdown())
+    print(table.to_markdown())
+    written = ['table.md', 'table.json']
+    if 'SGD' in args.optimizer:
+        draw_curves(results, args.lr, args.out / 'curves.png')
+        written.append('curves.png')
+    print('written:', ', '.join(str(args.out / name) for name in written))
+
+
+def settings(args: argparse.Namespace, digits: Digits) -> dict:
+    """What a reader of the table must know."""
+    passes = args.epoch_samples / len(digits.train_labels)
+    steps = len(batches(len(digits.train_labels), args.epoch_samples, BATCH_SIZE, 0))
+    return {
+        'data': digits.description,
+        'epoch_samples': args.epoch_samples,
+        'passes': round(passes, 2),
+        'steps': steps,
+        'batch_size': BATCH_SIZE,
+        'runs': args.runs,
+    }
+
+
+def run_all(
+    args: argparse.Namespace, act_cfgs: dict[str, dict], digits: Digits, journal: Journal
+) -> list[dict]:
+    """Every run of the table, from the journal where it is there already.
+
+    The seeds are the outer loop: an interrupted table has some runs of everything.
+    """
+    identity = digits.identity
+    keys = [
+        {
+            'data': identity,
+            'act_cfg': act_cfgs[name],
+            'optimizer': optimizer,
+            'lr': lr,
+            'seed': seed,
+            'batch_size': BATCH_SIZE,
+            'epoch_samples': args.epoch_samples,
+            'epochs': args.epochs,
+            'points': args.points,
+        }
+        for seed, name, lr, optimizer in product(
+            range(args.runs), act_cfgs, args.lr, args.optimizer
+        )
+    ]
+    progress = Progress(len(keys), sum(journal.get(key) is not None for key in keys))
+    results = []
+    for key in keys:
+        result = journal.get(key)
+        if result is None:
+            result = run(key, digits)
+            journal.add(key, result)
+            progress.step(
+                f'{key["act_cfg"]["type"]}, {key["optimizer"]} {key["lr"]:g}, run {key["seed"]}: '
+                f'{result["accuracy"]:.2f} % in {result["seconds"]:.0f} s'
+            )
+        results.append({**key, **result})
+    return results
+
+
+def run(key: dict, digits: Digits) -> dict:
+    """Trains one network.
+
+    Args:
+        key: Activation, optimizer, learning rate, seed and length of the training.
+        digits: The data.
+
+    Returns:
+        ``accuracy`` in % after the first epoch; ``curve``, pairs of steps done and accuracy, with
+        SGD only; ``finite``, whether the loss stayed so; ``parameters`` of each activation;
+        ``seconds``.
+    """
+    start = time.monotonic()
+    torch.manual_seed(key['seed'])
+    net = MNISTConv(key['act_cfg'])
+    optimizer = OPTIMIZERS[key['optimizer']](net.parameters(), key['lr'])
+    steps = [
+        indices
+        for epoch in range(key['epochs'])
+        for indices in batches(
+            len(digits.train_labels),
+            key['epoch_samples'],
+            key['batch_size'],
+            seed=key['seed'] * 1000 + epoch,
+        )
+    ]
+    epoch_steps = len(steps) // key['epochs']
+    wanted = {epoch_steps}
+    if key['optimizer'] == 'SGD':
+        for epoch, point in product(range(key['epochs']), range(1, key['points'] + 1)):
+            wanted.add(epoch * epoch_steps + max(1, round(point * epoch_steps / key['points'])))
+    measured = {0: accuracy(net, digits)} if key['optimizer'] == 'SGD' else {}
+
+    def measure(step: int) -> None:
+        if step in wanted:
+            measured[step] = accuracy(net, digits)
+
+    finite = train(net, digits, optimizer, steps, measure)
+    for step in wanted - set(measured):  # the steps after the loss became infinite
+        measured[step] = accuracy(net, digits)
+    return {
+        'accuracy': measured[epoch_steps],
+        'curve': sorted(measured.items()) if key['optimizer'] == 'SGD' else [],
+        'finite': finite,
+        'parameters': [sum(p.numel() for p in act.parameters()) for act in net.activations],
+        'seconds': round(time.monotonic() - start, 2),
+    }
+
+
+if __name__ == '__main__':
+    main()

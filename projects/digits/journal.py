@@ -1,0 +1,116 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""What tables of many trainings need: results that survive the process, progress, and means."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+
+
+class Journal:
+    """Results of single runs in a file of JSON lines, to which each run is added as it ends.
+
+    A result is found by its key: all that it depends on. So a command that was killed continues
+    where it was, and one with more runs, activations or settings computes only what is new.
+
+    Args:
+        path: The file; created with its folder when the first result is added.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._results: dict[str, dict] = {}
+        self._cut_off = False
+        if path.exists():
+            text = path.read_text()
+            self._cut_off = bool(text) and not text.endswith('\n')
+            for line in text.splitlines():
+                try:
+                    entry = json.loads(line)
+                    self._results[_canonical(entry['key'])] = entry['result']
+                except (json.JSONDecodeError, KeyError, TypeError):
+                    # What a process leaves that was killed while it wrote.
+                    print(f'{path}: a line that is not a whole result is ignored', file=sys.stderr)
+
+    def get(self, key: dict) -> dict | None:
+        """The result of a run, or None if it was not run yet."""
+        return self._results.get(_canonical(key))
+
+    def add(self, key: dict, result: dict) -> None:
+        """Adds a result; it is on the disk when this returns."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open('a') as file:
+            if self._cut_off:
+                file.write('\n')
+                self._cut_off = False
+            file.write(json.dumps({'key': key, 'result': result}) + '\n')
+            file.flush()
+            os.fsync(file.fileno())
+        self._results[_canonical(key)] = result
+
+
+def _canonical(key: dict) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
+class Progress:
+    """Prints a line a run: how many of how many are done, and the time left.
+
+    Args:
+        total: Runs of the whole table.
+        done: Runs whose results are there already.
+    """
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total, self.done, self.already = total, done, done
+        self.start = time.monotonic()
+        if done:
+            print(f'{done} of {total} runs are there already', flush=True)
+
+    def step(self, text: str) -> None:
+        """Says that one more run is done.
+
+        Args:
+            text: What was run, and its result.
+        """
+        self.done += 1
+        per_run = (time.monotonic() - self.start) / (self.done - self.already)
+        left = round(per_run * (self.total - self.done))
+        width = len(str(self.total))
+        print(
+            f'[{self.done:{width}}/{self.total}] {text}; {left // 60} min {left % 60:02d} s left',
+            flush=True,
+        )
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation; None instead of the latter for a single value."""
+    return mean(values), stdev(values) if len(values) > 1 else None
+
+
+def format_mean(values: Sequence[float]) -> str:
+    """'97.05 ± 0.12', or the value alone if there is one."""
+    center, spread = mean_and_std(values)
+    return f'{center:.2f}' + ('' if spread is None else f' ± {spread:.2f}')
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """An argparse type: a finite number above 0 of the given kind."""
+
+    def convert(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < float('inf'):
+            raise argparse.ArgumentTypeError(f'{text!r} is not a positive {kind.__name__}')
+        return value
+
+    return convert
