@@ -8,7 +8,10 @@ y = max(x, T(x)) with the spatial condition T a depthwise convolution followed b
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import ChannelActivation, _positive_int
@@ -26,32 +29,37 @@ class FReLU(ChannelActivation):
     Shape:
         Input and output: (B, C, H, W).
 
+    Attributes:
+        weight: Weights of the depthwise convolution, flat; ``rows('weight')`` is
+            (C, kernel_size^2).
+        bn: The BatchNorm after it.
+
     Raises:
         ValueError: If kernel_size is not odd and positive, or an input is not (B, C, H, W).
         RuntimeError: In forward, if the number of channels is not known.
     """
 
+    elementwise = False
+    paper = 'Ma, Zhang, Sun, Funnel Activation for Visual Recognition, ECCV'
+    year = 2020
+    parameter_count = (11, 'channel')
+    _renamed = {'conv.weight': 'weight'}
+
     def __init__(
-        self, num_channels: int | None = None, kernel_size: int = 3, inplace: bool = False
+        self, num_channels: int | None = None, *, kernel_size: int = 3, inplace: bool = False
     ) -> None:
         super().__init__(num_channels, channel_dim=1)
         if not _positive_int(kernel_size) or kernel_size % 2 == 0:
             raise ValueError(f'FReLU: kernel_size must be odd and positive, got {kernel_size!r}')
         self.kernel_size = kernel_size
-        if self.resolved:
-            self.build(self.num_channels)
+        self._start()
 
-    def build(self, num_channels: int) -> None:
-        """Creates the depthwise convolution (without bias) and the BatchNorm after it."""
-        self.conv = nn.Conv2d(
-            num_channels,
-            num_channels,
-            self.kernel_size,
-            padding=self.kernel_size // 2,
-            groups=num_channels,
-            bias=False,
-        )
-        self.bn = nn.BatchNorm2d(num_channels)
+    def build(self, num_functions: int) -> None:
+        """Creates the depthwise convolution's weight, as nn.Conv2d does, and the BatchNorm."""
+        window = self.kernel_size**2
+        bound = 1 / math.sqrt(window)
+        self.weight = nn.Parameter(torch.empty(num_functions * window).uniform_(-bound, bound))
+        self.bn = nn.BatchNorm2d(num_functions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, (B, C, H, W)."""
@@ -61,7 +69,10 @@ class FReLU(ChannelActivation):
                 f'FReLU needs an input of shape (B, {self.num_channels}, H, W), '
                 f'got {tuple(x.shape)}'
             )
-        return torch.maximum(x, self.bn(self.conv(x)))
+        size = self.kernel_size
+        weight = self.weight.view(-1, 1, size, size)
+        condition = F.conv2d(x, weight, padding=size // 2, groups=self.num_channels)
+        return torch.maximum(x, self.bn(condition))
 
     def extra_repr(self) -> str:
         return f'num_channels={self.num_channels}, kernel_size={self.kernel_size}'
