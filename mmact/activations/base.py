@@ -120,6 +120,14 @@ class ChannelActivation(Activation):
         self.num_groups = num_groups
         self.channel_dim = channel_dim
 
+    def __new__(cls, *args, **kwargs):
+        if 'mode' in kwargs:
+            raise TypeError(
+                f"{cls.__name__} has no argument 'mode' any more: mode='layer' is num_groups=1, "
+                "mode='channel' is num_groups=None"
+            )
+        return super().__new__(cls)
+
     @property
     def resolved(self) -> bool:
         """Whether the number of functions is known and the parameters exist."""

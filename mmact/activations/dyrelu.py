@@ -41,8 +41,7 @@ class _DyReLU(ChannelActivation):
     elementwise = False
     paper = 'Chen, Dai, Liu, Chen, Yuan, Liu, Dynamic ReLU, ECCV'
     year = 2020
-    # The hyper function is one for the layer, so that its parameters are rows of one.
-    num_functions = 1
+    num_functions = 1  # the hyper function is one for the layer
     _renamed = {f'fc{i}.{kind}': f'fc{i}_{kind}' for i in (1, 2) for kind in ('weight', 'bias')}
 
     _per_channel = True  # whether every channel has its own coefficients

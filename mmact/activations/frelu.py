@@ -8,10 +8,7 @@ y = max(x, T(x)) with the spatial condition T a depthwise convolution followed b
 
 from __future__ import annotations
 
-import math
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import ChannelActivation, _positive_int
@@ -30,8 +27,8 @@ class FReLU(ChannelActivation):
         Input and output: (B, C, H, W).
 
     Attributes:
-        weight: Weights of the depthwise convolution, flat; ``rows('weight')`` is
-            (C, kernel_size^2).
+        conv: The depthwise convolution. It is one, and what frameworks do to convolutions (their
+            initialisation, their weight decay) is meant for it.
         bn: The BatchNorm after it.
 
     Raises:
@@ -43,7 +40,6 @@ class FReLU(ChannelActivation):
     paper = 'Ma, Zhang, Sun, Funnel Activation for Visual Recognition, ECCV'
     year = 2020
     parameter_count = (11, 'channel')
-    _renamed = {'conv.weight': 'weight'}
 
     def __init__(
         self, num_channels: int | None = None, *, kernel_size: int = 3, inplace: bool = False
@@ -55,10 +51,15 @@ class FReLU(ChannelActivation):
         self._start()
 
     def build(self, num_functions: int) -> None:
-        """Creates the depthwise convolution's weight, as nn.Conv2d does, and the BatchNorm."""
-        window = self.kernel_size**2
-        bound = 1 / math.sqrt(window)
-        self.weight = nn.Parameter(torch.empty(num_functions * window).uniform_(-bound, bound))
+        """Creates the depthwise convolution (without bias) and the BatchNorm after it."""
+        self.conv = nn.Conv2d(
+            num_functions,
+            num_functions,
+            self.kernel_size,
+            padding=self.kernel_size // 2,
+            groups=num_functions,
+            bias=False,
+        )
         self.bn = nn.BatchNorm2d(num_functions)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,10 +70,7 @@ class FReLU(ChannelActivation):
                 f'FReLU needs an input of shape (B, {self.num_channels}, H, W), '
                 f'got {tuple(x.shape)}'
             )
-        size = self.kernel_size
-        weight = self.weight.view(-1, 1, size, size)
-        condition = F.conv2d(x, weight, padding=size // 2, groups=self.num_channels)
-        return torch.maximum(x, self.bn(condition))
+        return torch.maximum(x, self.bn(self.conv(x)))
 
     def extra_repr(self) -> str:
         return f'num_channels={self.num_channels}, kernel_size={self.kernel_size}'

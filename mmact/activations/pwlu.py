@@ -207,6 +207,10 @@ class PWLU(ChannelActivation):
         """Keeps the function as it is: parameters get zero gradients from now on."""
         self._set_phase('fixed')
 
+    def expect_realignment(self) -> None:
+        """Says that phase I, which a state dict has brought, will be ended: no warning is due."""
+        self._unattended = False
+
     @torch.no_grad()
     def separate_bounds_(self) -> None:
         """Moves right bounds that came closer to the left one than MIN_WIDTH, or crossed it."""
@@ -249,7 +253,9 @@ class PWLU(ChannelActivation):
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
         dim = self._dim(x)
         parameters = self._parameters_in_order()
+        inference = not self.training
         if self._phase != 'learn':
+            inference = True
             if self._phase == 'collect' and self.training:
                 self._collect(x.detach())
                 self._warn_if_unattended()
@@ -257,7 +263,7 @@ class PWLU(ChannelActivation):
             # requires_grad=False would need DDP and the optimizer to be built anew for phase II.
             idle = x.new_zeros((), dtype=torch.bool)
             parameters = tuple(torch.where(idle, p, p.detach()) for p in parameters)
-        return pwlu(x, *parameters, channel_dim=dim, inference=not self.training)
+        return pwlu(x, *parameters, channel_dim=dim, inference=inference)
 
     def _warn_if_unattended(self) -> None:
         if self._unattended and not torch.compiler.is_compiling():
