@@ -69,9 +69,9 @@ class Activation(nn.Module):
                 state_dict[prefix + new] = state_dict.pop(prefix + old)
         for name, parameter in self._parameters.items():
             value = state_dict.get(prefix + name)
-            if isinstance(value, Tensor) and parameter is not None and value.dim() != 1:
-                if value.numel() == parameter.numel():
-                    state_dict[prefix + name] = value.reshape(-1)
+            same = isinstance(value, Tensor) and value.numel() == parameter.numel()
+            if same and value.dim() != 1:
+                state_dict[prefix + name] = value.reshape(-1)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 

@@ -129,7 +129,9 @@ class DiTAC(ChannelActivation):
         torch.Size([2, 64, 8, 8])
     """
 
-    paper = 'Chelly, Finder, Ifergane, Freifeld, Trainable Highly-expressive Activation Functions, ECCV'
+    paper = (
+        'Chelly, Finder, Ifergane, Freifeld, Trainable Highly-expressive Activation Functions, ECCV'
+    )
     year = 2024
     parameter_count = (9, 'layer')
 

@@ -71,8 +71,8 @@ class SLAF(Activation):
     """
 
     paper = (
-        'Goyal, Goyal, Lall, Learning Activation Functions: A new paradigm for understanding Neural '
-        'Networks,'
+        'Goyal, Goyal, Lall, Learning Activation Functions: A new paradigm for understanding '
+        'Neural Networks,'
     )
     year = 2019
     parameter_count = (4, 'layer')

@@ -39,9 +39,9 @@ class SReLU(ChannelActivation):
         num_channels: Number of channels C. None takes it from the surroundings when the module is
             registered into a parent (see :mod:`mmact.activations.base`).
         init: Initial (t_l, a_l, t_r, a_r).
-        num_groups: Number of functions G. None: one for each channel (the paper's setting); 1: one for the layer,
-            which needs no number of channels; a divisor of C: groups of neighbouring channels share
-            one.
+        num_groups: Number of functions G. None: one for each channel (the paper's setting); 1: one
+            for the layer, which needs no number of channels; a divisor of C: groups of neighbouring
+            channels share one.
         channel_dim: Dimension of the input that holds the channels. None takes it from the
             surroundings (-1 after linear layers and LayerNorm, else 1).
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.

@@ -102,8 +102,8 @@ def pwlu(
 
     Args:
         x: Input of any shape, float16, bfloat16, float32 or float64.
-        left_bound: B_L, (G,): one for each of G groups of neighbouring channels: 1 for all of x, the
-            number of channels C, or a divisor of C.
+        left_bound: B_L, (G,): one for each of G groups of neighbouring channels: G is 1 for all of
+            x, the number of channels C, or a divisor of C.
         right_bound: B_R, (G,). Where it is less than ``reference.PWLU_MIN_WIDTH`` to the right of
             ``left_bound``, it acts as if it were that far (its gradient does not change).
         left_slope: K_L, (G,).

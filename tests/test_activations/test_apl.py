@@ -135,8 +135,8 @@ def test_s_is_checked(S):
         APL(4, S=S)
 
 
-def test_mode_is_checked():
-    with pytest.raises(ValueError, match="APL: num_groups must be a positive integer or None, got 'both'"):
+def test_groups_are_checked():
+    with pytest.raises(ValueError, match="APL: num_groups must be a positive .* got 'both'"):
         APL(4, num_groups='both')
 
 

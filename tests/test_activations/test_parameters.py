@@ -232,10 +232,7 @@ def test_groups(name, num_channels):
     for group in range(2):
         single = build(name, num_channels=None, num_groups=1).eval()
         single.load_state_dict(
-            {
-                n: v.view(2, -1)[group] if v.dim() == 1 else v
-                for n, v in act.state_dict().items()
-            }
+            {n: v.view(2, -1)[group] if v.dim() == 1 else v for n, v in act.state_dict().items()}
         )
         channels = slice(4 * group, 4 * group + 4)
         torch.testing.assert_close(y[:, channels], single(x[:, channels]))

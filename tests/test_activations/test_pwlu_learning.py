@@ -355,14 +355,13 @@ def test_bounds_are_kept_apart():
         act.left_bound.copy_(left)
         act.right_bound.copy_(right)
     objects = [(id(p), p.data_ptr()) for p in act.parameters()]
-    others = [p.clone() for p in (act.left_bound, act.left_slope, act.right_slope, act.rows('points'))]
+    kept = (act.left_bound, act.left_slope, act.right_slope, act.points)
+    others = [p.clone() for p in kept]
     act.separate_bounds_()
     expected = torch.where(right - left >= PWLU.MIN_WIDTH, right, left + PWLU.MIN_WIDTH)
     assert torch.equal(act.right_bound.detach(), expected)
     assert [(id(p), p.data_ptr()) for p in act.parameters()] == objects
-    for a, b in zip(
-        others, (act.left_bound, act.left_slope, act.right_slope, act.rows('points')), strict=True
-    ):
+    for a, b in zip(others, kept, strict=True):
         assert torch.equal(a, b)
     assert act.right_bound.requires_grad
     act(torch.randn(3, 6)).sum().backward()
@@ -376,7 +375,9 @@ def test_bounds_that_cross_are_survived_without_it(training):
     x = 3 * random_tensor((50, 3), torch.float32)
     y = act(x)
     left, k_left, k_right = act.left_bound, act.left_slope, act.right_slope
-    below, above = (x - left) * k_left + act.rows('points')[:, 0], (x - left) * k_right + act.rows('points')[:, -1]
+    points = act.rows('points')
+    below = (x - left) * k_left + points[:, 0]
+    above = (x - left) * k_right + points[:, -1]
     assert_near(y, torch.where(x < left, below, above), 1e-4)
     y.sum().backward()
     assert all(p.grad.isfinite().all() for p in act.parameters())

@@ -262,7 +262,7 @@ def remove_filters(net: MNISTConv, kept: Sequence[Sequence[int]]) -> MNISTConv:
     return smaller
 
 
-def _per_channel(value: torch.Tensor, act: nn.Module, indices: Sequence[int]) -> torch.Tensor:
+def _per_channel(value: torch.Tensor, act: torch.nn.Module, indices: Sequence[int]) -> torch.Tensor:
     functions = getattr(act, 'num_functions', 1)
     if functions == 1 or value.dim() == 0:
         return value

@@ -238,7 +238,7 @@ def _trained_layers(model: nn.Module) -> dict[str, PWLU]:
     if open_layers:
         raise ValueError(
             f'PWLURealignHook: {len(open_layers)} PWLU layers do not know their channel count: '
-            f"pass num_channels=... or num_groups=1 to them: {_shortened(open_layers)}"
+            f'pass num_channels=... or num_groups=1 to them: {_shortened(open_layers)}'
         )
     layers = {
         path: layer
