@@ -58,9 +58,9 @@ class EagerPAU(PAU):
 
     def forward(self, x: Tensor) -> Tensor:
         p, q = torch.zeros_like(x), torch.zeros_like(x)
-        for a in reversed(self.numerator[0].unbind()):
+        for a in reversed(self.numerator.unbind()):
             p = p * x + a
-        for b in reversed(self.denominator[0].unbind()):
+        for b in reversed(self.denominator.unbind()):
             q = (q + b) * x
         return p / (1 + q.abs())
 
@@ -77,7 +77,7 @@ class EagerDyReLUC(EagerDyReLUB, DyReLUC):
     """Dynamic ReLU C in plain PyTorch operations."""
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = F.conv2d(x, self.attention.weight[..., None, None])
+        logits = F.conv2d(x, self.attention_weight[None, :, None, None])
         return super().forward(x) * self.attend(logits)
 
 
@@ -85,7 +85,7 @@ class EagerDiTAC(DiTAC):
     """DiTAC in plain PyTorch operations."""
 
     def forward(self, x: Tensor) -> Tensor:
-        table = segment_table(self.theta.unsqueeze(0), self.domain, dtype=x.dtype)
+        table = segment_table(self.rows('theta'), self.domain, dtype=x.dtype)
         return apply_table(x, *table, 1, 'gelu')
 
 
@@ -97,7 +97,7 @@ class QuantisedDiTAC(DiTAC):
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.domain
         grid = torch.linspace(a, b, self.STEPS, device=x.device)
-        table = cpab(grid, self.theta.unsqueeze(0), self.domain)
+        table = cpab(grid, self.rows('theta'), self.domain)
         slopes = torch.gradient(table.detach(), spacing=(grid,))[0]
         index = ((x.detach() - a) * ((self.STEPS - 1) / (b - a))).round().long()
         index = index.clamp(0, self.STEPS - 1)
@@ -129,20 +129,20 @@ CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
     'nn.SiLU': lambda channels: nn.SiLU(),
     'nn.PReLU(C)': lambda channels: nn.PReLU(channels),
     'PWLU': PWLU,
-    'PWLU layer-wise': lambda channels: PWLU(mode='layer'),
+    'PWLU layer-wise': lambda channels: PWLU(num_groups=1),
     'PWLU eager': EagerPWLU,
     'PWLU eager, compiled': compiled(EagerPWLU),
     'AReLU': lambda channels: AReLU(),
     'AReLU eager': lambda channels: EagerAReLU(),
     'AReLU eager, compiled': compiled(lambda channels: EagerAReLU()),
     'PAU': lambda channels: PAU(),
-    'PAU channel-wise': lambda channels: PAU(num_channels=channels),
+    'PAU channel-wise': lambda channels: PAU(channels, num_groups=None),
     'PAU eager': lambda channels: EagerPAU(),
     'PAU eager, compiled': compiled(lambda channels: EagerPAU()),
     'RPAU': lambda channels: RPAU(),
     'nn.GELU': lambda channels: nn.GELU(),
     'DiTAC': lambda channels: ditac(),
-    'DiTAC channel-wise': lambda channels: ditac(mode='channel', num_channels=channels),
+    'DiTAC channel-wise': lambda channels: ditac(channels, num_groups=None),
     'DiTAC as PWLU': lambda channels: to_pwlu(ditac())[0],
     'DiTAC quantised': lambda channels: ditac(QuantisedDiTAC),
     'DiTAC eager': lambda channels: ditac(EagerDiTAC),

@@ -8,7 +8,7 @@ Networks, ICLR workshop 2015, Eq. 1.
 Where the paper leaves a choice:
 
 - It learns a function for each neuron. In a convolutional network that is a channel here, as for
-  all activations of OpenMMLab; mode='layer' is what the AReLU paper compares with (S = 1 there).
+  all activations of OpenMMLab; num_groups=1 is what the AReLU paper compares with (S = 1 there).
 - Eq. 1 comes without initial values. They are drawn as in the authors' Caffe layer: slopes from
   U(-0.2, 0.2), hinges from N(0, 0.5^2). Equal hinges would get equal gradients and stay equal.
 - The paper adds an L2 penalty to the parameters; ``ActivationParamConstructor`` decays activation
@@ -22,19 +22,19 @@ from torch import Tensor, nn
 
 from ..ops import piecewise_linear
 from ..ops.reference import opmath_dtype
-from ._mode import ChannelOrLayerActivation
-from .base import _positive_int
+from .base import ChannelActivation, _positive_int
 
 
-class APL(ChannelOrLayerActivation):
+class APL(ChannelActivation):
     """Adaptive piecewise-linear unit: ReLU plus S learned hinges, ``a_s * max(0, b_s - x)``.
 
     Args:
         num_channels: Number of channels C. None takes it from the surroundings when the module is
             registered into a parent (see :mod:`mmact.activations.base`).
         S: Number of hinges.
-        mode: ``'channel'``: a function for each channel; ``'layer'``: one for all, which needs no
-            number of channels.
+        num_groups: Number of functions G. None: one for each channel; 1: one
+            for the layer, which needs no number of channels; a divisor of C: groups of neighbouring
+            channels share one.
         channel_dim: Dimension of the input that holds the channels. None takes it from the
             surroundings (-1 after linear layers and LayerNorm, else 1).
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
@@ -44,8 +44,8 @@ class APL(ChannelOrLayerActivation):
         format are kept.
 
     Attributes:
-        slopes: a of Eq. 1, (C, S), or (1, S) with mode='layer'.
-        hinges: b of Eq. 1, of the same shape.
+        slopes: a of Eq. 1, flat; ``rows('slopes')`` is (G, S).
+        hinges: b of Eq. 1, likewise.
 
     Raises:
         ValueError: If an argument is out of range, or an input does not have C channels.
@@ -57,30 +57,39 @@ class APL(ChannelOrLayerActivation):
         torch.Size([2, 64, 8, 8])
     """
 
+    paper = (
+        'Agostinelli, Hoffman, Sadowski, Baldi, Learning Activation Functions to Improve Deep '
+        'Neural Networks, ICLR workshop'
+    )
+    year = 2015
+    parameter_count = (6, 'channel')
+
     def __init__(
         self,
         num_channels: int | None = None,
+        *,
         S: int = 3,
-        mode: str = 'channel',
+        num_groups: int | None = None,
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        super().__init__(num_channels, mode, channel_dim)
+        super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
         if not _positive_int(S):
             raise ValueError(f'APL: S must be a positive integer, got {S!r}')
         self.S = S
-        if self.resolved:
-            self.build(self.num_channels)
+        self._start()
 
-    def build(self, num_channels: int) -> None:
+    def build(self, num_functions: int) -> None:
         """Creates the parameters and draws their initial values."""
-        shape = (num_channels, self.S)
+        shape = (num_functions * self.S,)
         self.slopes = nn.Parameter(torch.empty(shape).uniform_(-0.2, 0.2))
         self.hinges = nn.Parameter(torch.empty(shape).normal_(0.0, 0.5))
 
     def _table(self) -> tuple[Tensor, Tensor, Tensor]:
         """(breakpoints, slopes, offsets) of the function's S + 2 pieces, for each channel."""
-        a, b = (p.to(opmath_dtype(p.dtype)) for p in (self.slopes, self.hinges))
+        a, b = (
+            self.rows(name).to(opmath_dtype(self.slopes.dtype)) for name in ('slopes', 'hinges')
+        )
         corners = torch.cat([b.new_zeros(len(b), 1), b.detach()], 1)
         breakpoints, order = corners.sort(1)
         rank = order.argsort(1)

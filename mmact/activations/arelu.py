@@ -43,7 +43,7 @@ class ELSA(Activation):
         Input and output: any shape; dtype and memory format are kept.
 
     Attributes:
-        alpha, beta: The parameters, scalars.
+        alpha, beta: The parameters, (1,) each.
 
     Raises:
         ValueError: If alpha or beta is out of range.
@@ -51,7 +51,11 @@ class ELSA(Activation):
 
     _residual = False
 
-    def __init__(self, alpha: float = 0.9, beta: float = 2.0, inplace: bool = False) -> None:
+    paper = 'Chen, Li, Xu, AReLU: Attention-based Rectified Linear Unit,'
+    year = 2020
+    parameter_count = (2, 'layer')
+
+    def __init__(self, *, alpha: float = 0.9, beta: float = 2.0, inplace: bool = False) -> None:
         super().__init__()
         low, high = ARELU_CLAMP
         if not low <= alpha <= high:
@@ -61,8 +65,8 @@ class ELSA(Activation):
             )
         if not math.isfinite(beta):
             raise ValueError(f'{type(self).__name__}: beta must be finite, got {beta!r}')
-        self.alpha = nn.Parameter(torch.tensor(float(alpha)))
-        self.beta = nn.Parameter(torch.tensor(float(beta)))
+        self.alpha = nn.Parameter(torch.tensor([float(alpha)]))
+        self.beta = nn.Parameter(torch.tensor([float(beta)]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""
@@ -84,7 +88,7 @@ class AReLU(ELSA):
         Input and output: any shape; dtype and memory format are kept.
 
     Attributes:
-        alpha, beta: The parameters, scalars.
+        alpha, beta: The parameters, (1,) each.
 
     Raises:
         ValueError: If alpha or beta is out of range.

@@ -6,7 +6,7 @@ OpenMMLab builds activations from ``act_cfg`` without telling them the number of
 optimizers, DDP, EMA and checkpoint loading must see the parameters before the first forward. So a
 layer takes the count from its surroundings at the moment it is registered into a parent module:
 
-1. An explicit ``num_channels`` always wins.
+1. An explicit ``num_channels`` always wins; with ``num_groups`` nothing needs to be known.
 2. In a parent with an ``order`` that names ``'conv'`` and ``'act'`` (mmcv's ConvModule), the
    convolution's side on which the activation stands decides.
 3. Else the sibling registered last before it that has ``out_channels``, ``out_features``,
@@ -18,9 +18,10 @@ Linear and LayerNorm siblings mean channel-last data, all others channels at dim
 
 from __future__ import annotations
 
+import copy
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,48 +29,127 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 
 class Activation(nn.Module):
-    """Base of all activation layers of mmact; tools and hooks recognise them by it."""
+    """Base of all activation layers of mmact; tools and hooks recognise them by it.
+
+    Frameworks decide by dimension or by class which tensors to initialise, to decay, to shard or to
+    quantise. So that none of these rules reaches into an activation, its parameters are flat:
+    1-D, with one element or more. :meth:`rows` sees them in their documented shape. State dicts of
+    earlier versions, which had other shapes and names, are converted when they are loaded.
+
+    Attributes:
+        elementwise: Whether each element of the result depends, in evaluation, on the element of
+            the input at its place alone.
+        paper: Authors, title and place of the paper, without the year.
+        year: Year of the paper.
+        parameter_count: Number of parameters at the default arguments, and what has that many of
+            its own: ``'layer'``, ``'channel'``, or where the number is neither constant nor
+            proportional to the width, ``'layer of 64 channels'``.
+    """
+
+    elementwise: ClassVar[bool] = True
+    paper: ClassVar[str] = ''
+    year: ClassVar[int] = 0
+    parameter_count: ClassVar[tuple[int, str]] = (0, '')
+
+    #: Names in state dicts of earlier versions, and what they are called now.
+    _renamed: ClassVar[dict[str, str]] = {}
+
+    @property
+    def num_functions(self) -> int:
+        """Number of functions, each with parameters of its own."""
+        return 1
+
+    def rows(self, name: str) -> Tensor:
+        """Returns a flat parameter as (num_functions, n), a view."""
+        return getattr(self, name).view(self.num_functions, -1)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        for old, new in self._renamed.items():
+            if prefix + old in state_dict:
+                state_dict[prefix + new] = state_dict.pop(prefix + old)
+        for name, parameter in self._parameters.items():
+            value = state_dict.get(prefix + name)
+            same = isinstance(value, Tensor) and value.numel() == parameter.numel()
+            if same and value.dim() != 1:
+                state_dict[prefix + name] = value.reshape(-1)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class ChannelActivation(Activation):
-    """An activation with parameters per channel.
+    """An activation with parameters for each channel, group of channels, or layer.
 
-    Subclasses implement :meth:`build`, which creates the parameters once the count is known.
+    Subclasses implement :meth:`build`, which creates the parameters once the number of functions is
+    known, and call :meth:`_start` at the end of their constructors.
 
     Args:
         num_channels: Number of channels C; None to take it from the surroundings.
+        num_groups: Number of functions. None: one for each channel; 1: one for the layer;
+            a divisor of C: groups of C / num_groups neighbouring channels share one. With a number
+            the layer does not need to know C.
         channel_dim: Dimension that holds the channels; None to take it from the surroundings, and 1
             where they do not tell.
 
     Raises:
-        ValueError: If ``num_channels`` is not a positive integer or ``channel_dim`` no integer.
+        ValueError: If ``num_channels`` or ``num_groups`` is neither a positive integer nor None, if
+            C cannot be shared by ``num_groups``, or if ``channel_dim`` is not an integer.
     """
 
-    def __init__(self, num_channels: int | None = None, channel_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        num_channels: int | None = None,
+        *,
+        num_groups: int | None = None,
+        channel_dim: int | None = None,
+    ) -> None:
         super().__init__()
-        if num_channels is not None and not _positive_int(num_channels):
-            raise ValueError(
-                f'{type(self).__name__}: num_channels must be a positive integer or None, '
-                f'got {num_channels!r}'
-            )
+        name = type(self).__name__
+        for argument, value in (('num_channels', num_channels), ('num_groups', num_groups)):
+            if value is not None and not _positive_int(value):
+                raise ValueError(
+                    f'{name}: {argument} must be a positive integer or None, got {value!r}'
+                )
         if channel_dim is not None and (
             not isinstance(channel_dim, int) or isinstance(channel_dim, bool)
         ):
+            raise ValueError(f'{name}: channel_dim must be an integer or None, got {channel_dim!r}')
+        if num_channels is not None and num_groups is not None and num_channels % num_groups:
             raise ValueError(
-                f'{type(self).__name__}: channel_dim must be an integer or None, '
-                f'got {channel_dim!r}'
+                f'{name}: {num_channels} channels cannot be shared by num_groups={num_groups}'
             )
         self.num_channels = num_channels
+        self.num_groups = num_groups
         self.channel_dim = channel_dim
+
+    def __new__(cls, *args, **kwargs):
+        if 'mode' in kwargs:
+            raise TypeError(
+                f"{cls.__name__} has no argument 'mode' any more: mode='layer' is num_groups=1, "
+                "mode='channel' is num_groups=None"
+            )
+        return super().__new__(cls)
 
     @property
     def resolved(self) -> bool:
-        """Whether the number of channels is known and the parameters exist."""
-        return self.num_channels is not None
+        """Whether the number of functions is known and the parameters exist."""
+        return self.num_groups is not None or self.num_channels is not None
 
-    def build(self, num_channels: int) -> None:
-        """Creates parameters and buffers for ``num_channels`` channels."""
+    @property
+    def num_functions(self) -> int:
+        """Number of functions: ``num_groups``, or C where that is None.
+
+        Raises:
+            RuntimeError: If neither an argument nor the surroundings gave the number of channels.
+        """
+        self.require_resolved()
+        return self.num_groups or self.num_channels
+
+    def build(self, num_functions: int) -> None:
+        """Creates parameters and buffers for ``num_functions`` functions."""
         raise NotImplementedError
+
+    def _start(self) -> None:
+        if self.resolved:
+            self.build(self.num_functions)
 
     def _resolve(self, num_channels: int, channel_dim: int, like: Tensor | None) -> None:
         self.num_channels = num_channels
@@ -81,6 +161,28 @@ class ChannelActivation(Activation):
             with torch.device(like.device):
                 self.build(num_channels)
             self.to(like.dtype)
+
+    def _dim(self, x: Tensor) -> int:
+        """Dimension of x's channels, counted from the front; 0 where one function does for all.
+
+        Raises:
+            RuntimeError: If the number of channels is not known.
+            ValueError: If x does not have that many channels.
+        """
+        functions = self.num_functions
+        if functions == 1 and self.num_groups == 1:
+            return 0
+        dim = 1 if self.channel_dim is None else self.channel_dim
+        if -x.dim() <= dim < x.dim():
+            channels = x.size(dim)
+            if self.num_channels in (None, channels) and channels % functions == 0 < channels:
+                return dim % x.dim()
+        wanted = self.num_channels or f'a multiple of {functions}'
+        raise ValueError(
+            f'{type(self).__name__} has {wanted} channels at dimension {dim}, got '
+            f'an input of shape {tuple(x.shape)}; pass num_channels and channel_dim (-1 for '
+            f'channel-last tokens)'
+        )
 
     def require_resolved(self) -> None:
         """Raises an error that says where the layer stands and what to pass, if C is unknown.
@@ -95,8 +197,35 @@ class ChannelActivation(Activation):
         raise RuntimeError(
             f'{name}{where} does not know its number of channels: no convolution, linear or '
             f"normalisation layer was registered before it. Pass it: act_cfg=dict(type='{name}', "
-            f'num_channels=...) or {name}(num_channels=...).'
+            f'num_channels=...) or {name}(num_channels=...); num_groups=1 is one function for the '
+            f'layer.'
         )
+
+    def extra_repr(self) -> str:
+        return (
+            f'num_channels={self.num_channels}, num_groups={self.num_groups}, '
+            f'channel_dim={self.channel_dim}'
+        )
+
+
+def functions_of(activation: nn.Module) -> tuple[nn.Module, int]:
+    """Returns a copy of an elementwise activation that has a channel for each of its functions.
+
+    Args:
+        activation: A layer of mmact, of any number of groups, or of PyTorch.
+
+    Returns:
+        The copy, and the number of functions: 1 where all channels share one.
+
+    Raises:
+        RuntimeError: If the activation does not know its number of channels.
+    """
+    function = copy.deepcopy(activation)
+    if isinstance(function, ChannelActivation) and function.num_groups is not None:
+        function.num_channels = None
+    # nn.PReLU calls it num_parameters.
+    count = getattr(function, 'num_functions', None) or getattr(function, 'num_parameters', 1)
+    return function, count
 
 
 def unresolved(model: nn.Module) -> list[tuple[str, ChannelActivation]]:

@@ -3,8 +3,7 @@
 """Which activations there are, and what each of them learns.
 
 Nothing of it is written down twice: an activation layer is any of the package's classes, its
-description the first line of its docstring, its paper the line ``Paper: ...`` of its module's, up
-to the year, and its parameters are counted in an instance.
+description the first line of its docstring, its paper and parameters are attributes of the class.
 """
 
 from __future__ import annotations
@@ -14,14 +13,10 @@ import re
 import sys
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from .base import Activation, ChannelActivation
+from .base import Activation
 from .standard import STANDARD
-
-# Widths at which the parameters of an activation are counted where they depend on the width.
-_WIDTH = 64
 
 
 @dataclass(frozen=True)
@@ -74,11 +69,13 @@ def list_activations() -> list[ActivationRecord]:
         ['AReLU', 'ELSA']
     """
     own = [
-        ActivationRecord(name, cls, _paper(cls), *_parameters(cls), _description(name, cls))
+        ActivationRecord(
+            name, cls, f'{cls.paper} {cls.year}', *cls.parameter_count, _description(name, cls)
+        )
         for name, cls in layers().items()
     ]
     standard = [
-        ActivationRecord(name, s.cls, s.paper, *_parameters(s.cls), s.description)
+        ActivationRecord(name, s.cls, s.paper, *s.parameter_count, s.description)
         for name, s in sorted(STANDARD.items(), key=lambda item: item[0].lower())
     ]
     return own + standard
@@ -89,33 +86,3 @@ def _description(name: str, cls: type[nn.Module]) -> str:
         return f'Another name of `{cls.__name__}`'
     line = (inspect.getdoc(cls) or '').partition('\n')[0].rstrip('.')
     return re.sub(r':\w+:(?=`)', '', line).replace('``', '`')
-
-
-def _paper(cls: type[nn.Module]) -> str:
-    found = re.search(
-        r'^Paper: (.*?\b(?:19|20)\d\d)\b',
-        inspect.getdoc(sys.modules[cls.__module__]) or '',
-        re.MULTILINE | re.DOTALL,
-    )
-    return ' '.join(found[1].split()) if found else ''
-
-
-def _parameters(cls: type[nn.Module]) -> tuple[int, str]:
-    """(number of parameters, what has that many)."""
-    narrow, wide = (_count(cls, width) for width in (_WIDTH, 2 * _WIDTH))
-    if narrow == 0:
-        return 0, ''
-    if wide == narrow:
-        return narrow, 'layer'
-    if wide == 2 * narrow:
-        return narrow // _WIDTH, 'channel'
-    return narrow, f'layer of {_WIDTH} channels'
-
-
-def _count(cls: type[nn.Module], width: int) -> int:
-    # Some draw their initial values: whoever only looks must not change a program's random numbers.
-    with torch.random.fork_rng(devices=[]):
-        act = cls()
-        if isinstance(act, ChannelActivation) and not act.resolved:
-            act = cls(num_channels=width)
-    return sum(p.numel() for p in act.parameters() if p.requires_grad)

@@ -32,8 +32,7 @@ from torch import Tensor, nn
 
 from ..ops.cpab import check_domain, cpab
 from ..ops.reference import opmath_dtype
-from ._mode import ChannelOrLayerActivation
-from .base import _positive_int
+from .base import ChannelActivation, _positive_int
 
 #: The versions, and their default domains.
 DOMAINS: dict[str, tuple[float, float]] = {
@@ -69,7 +68,7 @@ def _prior_factor_on(device: torch.device, dtype: torch.dtype, *prior) -> Tensor
     return _prior_factor(*prior).to(device, dtype)
 
 
-class DiTAC(ChannelOrLayerActivation):
+class DiTAC(ChannelActivation):
     """Diffeomorphism-based trainable activation: GELU or others of a learned CPAB transformation.
 
     T is a CPAB transformation (:func:`mmact.ops.cpab`): the flow of a velocity field that is
@@ -91,6 +90,9 @@ class DiTAC(ChannelOrLayerActivation):
     added to the diagonal.
 
     Args:
+        num_channels: Number of channels C, of use where num_groups is not 1. None takes it from the
+            surroundings when the module is registered into a parent (see
+            :mod:`mmact.activations.base`).
         version: As above.
         num_cells: Number N >= 2 of cells of equal width.
         domain: (a, b), finite; a must be 0 for 'ge'. None: (-0.5, 2) for 'gelu', (0, 2) for 'ge'
@@ -99,21 +101,20 @@ class DiTAC(ChannelOrLayerActivation):
         init: ``'zero'``, or ``'prior'`` to draw theta from the smoothness prior.
         length_scale: Of the prior, as a fraction of b - a.
         variance: Of the prior, as a fraction of (b - a)^2.
-        mode: ``'layer'``: one function for all (the paper's setting), which needs no
-            number of channels; ``'channel'``: a function for each channel.
-        num_channels: Number of channels C for mode='channel'. None takes it from the surroundings
-            when the module is registered into a parent (see :mod:`mmact.activations.base`).
+        num_groups: Number of functions G. 1: one for the layer (the paper's setting), which needs
+            no number of channels; None: one for each channel; a divisor of C: groups of
+            neighbouring channels share one.
         channel_dim: Dimension of the input that holds the channels. None takes it from the
             surroundings (-1 after linear layers and LayerNorm, else 1).
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
 
     Shape:
-        Input and output: any shape, with C channels at ``channel_dim`` if mode='channel'; dtype and
+        Input and output: any shape, with C channels at ``channel_dim`` if G > 1; dtype and
         memory format are kept. NaN gives NaN; infinities give the limits of the function.
 
     Attributes:
-        theta: Velocities at the inner knots, in units of x per unit of time, (num_cells - 1,), or
-            (C, num_cells - 1) with mode='channel'. They act up to 32 cells per unit of time.
+        theta: Velocities at the inner knots, in units of x per unit of time, flat;
+            ``rows('theta')`` is (G, num_cells - 1). They act up to 32 cells per unit of time.
 
     Raises:
         ValueError: If an argument is out of range, or an input does not have C channels.
@@ -128,8 +129,16 @@ class DiTAC(ChannelOrLayerActivation):
         torch.Size([2, 64, 8, 8])
     """
 
+    paper = (
+        'Chelly, Finder, Ifergane, Freifeld, Trainable Highly-expressive Activation Functions, ECCV'
+    )
+    year = 2024
+    parameter_count = (9, 'layer')
+
     def __init__(
         self,
+        num_channels: int | None = None,
+        *,
         version: str = 'gelu',
         num_cells: int = 10,
         domain: tuple[float, float] | None = None,
@@ -137,12 +146,11 @@ class DiTAC(ChannelOrLayerActivation):
         init: str = 'zero',
         length_scale: float = 0.1,
         variance: float = 1e-3,
-        mode: str = 'layer',
-        num_channels: int | None = None,
+        num_groups: int | None = 1,
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        super().__init__(num_channels, mode, channel_dim)
+        super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
         if version not in DOMAINS:
             raise ValueError(
                 f'DiTAC: version must be one of {", ".join(map(repr, DOMAINS))}, got {version!r}'
@@ -172,17 +180,16 @@ class DiTAC(ChannelOrLayerActivation):
         self.init = init
         self.length_scale = float(length_scale)
         self.variance = float(variance)
-        if self.resolved:
-            self.build(self.num_channels)
+        self._start()
 
-    def build(self, num_channels: int) -> None:
+    def build(self, num_functions: int) -> None:
         """Creates theta, at zero or drawn from the prior."""
-        theta = torch.zeros(num_channels, self.num_cells - 1)
+        theta = torch.zeros(num_functions, self.num_cells - 1)
         if self.init == 'prior':
             a, b = self.domain
             noise = torch.randn(theta.shape, dtype=torch.float64, device='cpu')
             theta.copy_((b - a) * (noise @ _prior_factor(*self._prior()).T))
-        self.theta = nn.Parameter(theta[0].clone() if self.mode == 'layer' else theta)
+        self.theta = nn.Parameter(theta.reshape(-1))
 
     def _prior(self) -> tuple[int, float, float]:
         return self.num_cells, self.length_scale, self.variance
@@ -190,10 +197,9 @@ class DiTAC(ChannelOrLayerActivation):
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x."""
         dim = self._dim(x)
-        theta = self.theta.unsqueeze(0) if self.mode == 'layer' else self.theta
         extend = 'affine' if self.version == 'inf' else 'identity'
         factor = _FACTORS[self.version]
-        return cpab(x, theta, self.domain, dim, extend, factor, self.negative_slope)
+        return cpab(x, self.rows('theta'), self.domain, dim, extend, factor, self.negative_slope)
 
     def smoothness(self) -> Tensor:
         """The smoothness regulariser: theta^T Sigma^-1 theta, Sigma being the prior's covariance.
@@ -207,7 +213,7 @@ class DiTAC(ChannelOrLayerActivation):
         """
         self.require_resolved()
         a, b = self.domain
-        theta = self.theta.reshape(-1, self.num_cells - 1).T.to(opmath_dtype(self.theta.dtype))
+        theta = self.rows('theta').T.to(opmath_dtype(self.theta.dtype))
         factor = _prior_factor_on(theta.device, theta.dtype, *self._prior())
         whitened = torch.linalg.solve_triangular(factor, theta / (b - a), upper=False)
         return whitened.square().sum()

@@ -38,11 +38,18 @@ from .base import ChannelActivation, _positive_int
 class _DyReLU(ChannelActivation):
     """What the variants share: the hyper function (section 3.2, Eq. 4, figure 2)."""
 
+    elementwise = False
+    paper = 'Chen, Dai, Liu, Chen, Yuan, Liu, Dynamic ReLU, ECCV'
+    year = 2020
+    num_functions = 1  # the hyper function is one for the layer
+    _renamed = {f'fc{i}.{kind}': f'fc{i}_{kind}' for i in (1, 2) for kind in ('weight', 'bias')}
+
     _per_channel = True  # whether every channel has its own coefficients
 
     def __init__(
         self,
         num_channels: int | None = None,
+        *,
         K: int = 2,
         reduction: int = 8,
         alphas: Sequence[float] | None = None,
@@ -53,7 +60,7 @@ class _DyReLU(ChannelActivation):
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        super().__init__(num_channels, channel_dim)
+        super().__init__(num_channels, channel_dim=channel_dim)
         sizes = dict(K=K, reduction=reduction)
         if context_channels is not None:
             sizes['context_channels'] = context_channels
@@ -66,15 +73,8 @@ class _DyReLU(ChannelActivation):
         self.alphas = self._numbers('alphas', [1.0] + [0.0] * (K - 1) if alphas is None else alphas)
         self.betas = self._numbers('betas', [0.0] * K if betas is None else betas)
         self.lambda_a, self.lambda_b = lambda_a, lambda_b
-        ranges = self._numbers('lambda_a and lambda_b', [lambda_a, lambda_b], 2)
-        # Eq. 4 with the residual 2 s - 1 is a line in s; for all coefficients at once, in the order
-        # of Eq. 2: slopes, then intercepts.
-        initial = torch.tensor(self.alphas + self.betas).unsqueeze(1)
-        scale = torch.tensor(ranges).repeat_interleave(K).unsqueeze(1)
-        self.register_buffer('_lowest', initial - scale, persistent=False)
-        self.register_buffer('_range', 2 * scale, persistent=False)
-        if self.resolved:
-            self.build(self.num_channels)
+        self._numbers('lambda_a and lambda_b', [lambda_a, lambda_b], 2)
+        self._start()
 
     def _numbers(self, name: str, values: Sequence[float], count: int | None = None) -> list[float]:
         values = [float(value) for value in values]
@@ -85,19 +85,35 @@ class _DyReLU(ChannelActivation):
             )
         return values
 
+    def _start(self) -> None:
+        if self.num_channels is not None:
+            self.build(self.num_channels)
+
     def build(self, num_channels: int) -> None:
         """Creates the hyper function's two linear layers; the second starts at zero.
 
         Without a bias at the start, units of the first are positive for some samples and not for
-        others: a single one, as few channels have, would else often be dead.
+        others: a single one, as few channels have, would else often be dead. Its weight is drawn as
+        nn.Linear draws it.
         """
-        seen = self.context_channels or num_channels
-        hidden = max(1, seen // self.reduction)
-        self.fc1 = nn.Linear(seen, hidden)
-        self.fc2 = nn.Linear(hidden, 2 * self.K * (num_channels if self._per_channel else 1))
-        nn.init.zeros_(self.fc1.bias)
-        nn.init.zeros_(self.fc2.weight)
-        nn.init.zeros_(self.fc2.bias)
+        bound = 1 / math.sqrt(self.seen_channels)
+        hidden = self.hidden_channels
+        outputs = 2 * self.K * (num_channels if self._per_channel else 1)
+        weight = torch.empty(hidden * self.seen_channels).uniform_(-bound, bound)
+        self.fc1_weight = nn.Parameter(weight)
+        self.fc1_bias = nn.Parameter(torch.zeros(hidden))
+        self.fc2_weight = nn.Parameter(torch.zeros(outputs * hidden))
+        self.fc2_bias = nn.Parameter(torch.zeros(outputs))
+
+    @property
+    def seen_channels(self) -> int | None:
+        """Number of channels that the hyper function sees: ``context_channels``, or C."""
+        return self.context_channels or self.num_channels
+
+    @property
+    def hidden_channels(self) -> int:
+        """Number of units of the first linear layer."""
+        return max(1, self.seen_channels // self.reduction)
 
     def gate(self, z: Tensor) -> Tensor:
         """s in the residual 2 s - 1: the sigmoid (section 3.2)."""
@@ -112,9 +128,18 @@ class _DyReLU(ChannelActivation):
         Returns:
             K slopes, then K intercepts: (B, 2 K, C); (B, 2 K, 1) for :class:`DyReLUA`.
         """
-        z = self.fc2(F.relu(self.fc1(mean.to(self.fc1.weight.dtype))))
+        hidden = self.hidden_channels
+        z = F.linear(
+            mean.to(self.fc1_weight.dtype), self.fc1_weight.view(hidden, -1), self.fc1_bias
+        )
+        z = F.linear(F.relu(z), self.fc2_weight.view(-1, hidden), self.fc2_bias)
         gate = self.gate(z.to(mean.dtype)).unflatten(1, (2 * self.K, -1))
-        return torch.addcmul(self._lowest.to(mean.dtype), self._range.to(mean.dtype), gate)
+        # Eq. 4 with the residual 2 s - 1 is a line in s; for all coefficients at once, in the order
+        # of Eq. 2: slopes, then intercepts.
+        scale = [self.lambda_a] * self.K + [self.lambda_b] * self.K
+        lowest = [a - s for a, s in zip(self.alphas + self.betas, scale, strict=True)]
+        lines = mean.new_tensor([lowest, [2 * s for s in scale]]).unsqueeze(2)
+        return torch.addcmul(lines[0], lines[1], gate)
 
     def _projection(self) -> Tensor | None:
         """The weight of the attention's 1x1 convolution, (C,); None for A and B."""
@@ -135,9 +160,11 @@ class _DyReLU(ChannelActivation):
             ValueError: If x or context does not have the number of channels it should have.
         """
         self.require_resolved()
-        dim = self._dim(x, self.num_channels, 'the layer has')
-        seen = self.fc1.in_features
-        context_dim = self._dim(x if context is None else context, seen, 'the hyper function sees')
+        dim = self._dim_of(x, self.num_channels, 'the layer has')
+        seen = self.seen_channels
+        context_dim = self._dim_of(
+            x if context is None else context, seen, 'the hyper function sees'
+        )
         projection = self._projection()
         # Averages are float32 also under autocast: a sum of thousands of float16 may overflow.
         if context is None:
@@ -150,7 +177,7 @@ class _DyReLU(ChannelActivation):
         attention = None if logits is None else self.attend(logits)
         return dyrelu(x, self.coefficients(mean), attention, dim)
 
-    def _dim(self, x: Tensor, channels: int, what: str) -> int:
+    def _dim_of(self, x: Tensor, channels: int, what: str) -> int:
         """The dimension of x's channels, counted from the front."""
         dim = 1 if self.channel_dim is None else self.channel_dim
         if x.dim() < 2 or not -x.dim() <= dim < x.dim() or x.size(dim) != channels:
@@ -195,7 +222,9 @@ class DyReLUB(_DyReLU):
         memory format are kept.
 
     Attributes:
-        fc1, fc2: The linear layers; fc2 puts out 2 * K * C numbers in the order of Eq. 2.
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias: The linear layers of the hyper function; weights
+            are flat, in the order of nn.Linear's (outputs, inputs). The second puts out 2 * K * C
+            numbers in the order of Eq. 2.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -206,6 +235,8 @@ class DyReLUB(_DyReLU):
         >>> act(torch.randn(2, 64, 7, 7)).shape
         torch.Size([2, 64, 7, 7])
     """
+
+    parameter_count = (2824, 'layer of 64 channels')
 
 
 class DyReLUA(_DyReLU):
@@ -228,7 +259,8 @@ class DyReLUA(_DyReLU):
         memory format are kept.
 
     Attributes:
-        fc1, fc2: The linear layers; fc2 puts out 2 * K numbers.
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias: As of :class:`DyReLUB`; the second layer puts
+            out 2 * K numbers.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -236,6 +268,7 @@ class DyReLUA(_DyReLU):
     """
 
     _per_channel = False
+    parameter_count = (556, 'layer of 64 channels')
 
 
 class DyReLUC(_DyReLU):
@@ -264,54 +297,38 @@ class DyReLUC(_DyReLU):
         memory format are kept.
 
     Attributes:
-        fc1, fc2: The linear layers of the hyper function; fc2 puts out 2 * K * C numbers.
-        attention: The 1x1 convolution without bias, as a linear layer over the channels.
+        fc1_weight, fc1_bias, fc2_weight, fc2_bias: As of :class:`DyReLUB`.
+        attention_weight: Weight of the 1x1 convolution without bias, (C,).
 
     Raises:
         ValueError: If an argument is out of range.
         RuntimeError: In forward, if the number of channels is not known.
     """
 
+    parameter_count = (2888, 'layer of 64 channels')
+    _renamed = {**_DyReLU._renamed, 'attention.weight': 'attention_weight'}
+
     def __init__(
         self,
         num_channels: int | None = None,
-        K: int = 2,
-        reduction: int = 8,
-        alphas: Sequence[float] | None = None,
-        betas: Sequence[float] | None = None,
-        lambda_a: float = 1.0,
-        lambda_b: float = 0.5,
+        *,
         temperature: float = 10.0,
         gamma: float = 1 / 3,
-        context_channels: int | None = None,
-        channel_dim: int | None = None,
-        inplace: bool = False,
+        **kwargs,
     ) -> None:
         for name, value in dict(temperature=temperature, gamma=gamma).items():
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f'{type(self).__name__}: {name} must be positive, got {value!r}')
         self.temperature, self.gamma = temperature, gamma
-        super().__init__(
-            num_channels,
-            K,
-            reduction,
-            alphas,
-            betas,
-            lambda_a,
-            lambda_b,
-            context_channels,
-            channel_dim,
-            inplace,
-        )
+        super().__init__(num_channels, **kwargs)
 
     def build(self, num_channels: int) -> None:
         """Creates the hyper function and the attention's 1x1 convolution, which starts at zero."""
         super().build(num_channels)
-        self.attention = nn.Linear(num_channels, 1, bias=False)
-        nn.init.zeros_(self.attention.weight)
+        self.attention_weight = nn.Parameter(torch.zeros(num_channels))
 
     def _projection(self) -> Tensor:
-        return self.attention.weight[0]
+        return self.attention_weight
 
     def attend(self, logits: Tensor) -> Tensor:
         """The attention of Eq. 5, of the shape of ``logits``, z in the paper."""

@@ -26,32 +26,41 @@ class FReLU(ChannelActivation):
     Shape:
         Input and output: (B, C, H, W).
 
+    Attributes:
+        conv: The depthwise convolution. It is one, and what frameworks do to convolutions (their
+            initialisation, their weight decay) is meant for it.
+        bn: The BatchNorm after it.
+
     Raises:
         ValueError: If kernel_size is not odd and positive, or an input is not (B, C, H, W).
         RuntimeError: In forward, if the number of channels is not known.
     """
 
+    elementwise = False
+    paper = 'Ma, Zhang, Sun, Funnel Activation for Visual Recognition, ECCV'
+    year = 2020
+    parameter_count = (11, 'channel')
+
     def __init__(
-        self, num_channels: int | None = None, kernel_size: int = 3, inplace: bool = False
+        self, num_channels: int | None = None, *, kernel_size: int = 3, inplace: bool = False
     ) -> None:
         super().__init__(num_channels, channel_dim=1)
         if not _positive_int(kernel_size) or kernel_size % 2 == 0:
             raise ValueError(f'FReLU: kernel_size must be odd and positive, got {kernel_size!r}')
         self.kernel_size = kernel_size
-        if self.resolved:
-            self.build(self.num_channels)
+        self._start()
 
-    def build(self, num_channels: int) -> None:
+    def build(self, num_functions: int) -> None:
         """Creates the depthwise convolution (without bias) and the BatchNorm after it."""
         self.conv = nn.Conv2d(
-            num_channels,
-            num_channels,
+            num_functions,
+            num_functions,
             self.kernel_size,
             padding=self.kernel_size // 2,
-            groups=num_channels,
+            groups=num_functions,
             bias=False,
         )
-        self.bn = nn.BatchNorm2d(num_channels)
+        self.bn = nn.BatchNorm2d(num_functions)
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, (B, C, H, W)."""

@@ -20,10 +20,10 @@ class Maxout(ChannelActivation):
     takes 64 (``ConvModule.out_channels`` still says 128; ``Maxout.out_channels`` says 64).
 
     Args:
-        k: Number of channels in a group, >= 2.
         num_channels: Number of input channels C. None takes it from the surroundings when the
             module is registered into a parent (see :mod:`mmact.activations.base`); where they do
             not tell, any input will do.
+        k: Number of channels in a group, >= 2.
         channel_dim: Dimension of the input that holds the channels. None takes it from the
             surroundings (-1 after linear layers and LayerNorm, else 1).
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
@@ -39,24 +39,26 @@ class Maxout(ChannelActivation):
 
     # Not a function of one number: tools that draw curves leave it out.
     elementwise = False
+    paper = 'Goodfellow, Warde-Farley, Mirza, Courville, Bengio, Maxout Networks, ICML'
+    year = 2013
 
     def __init__(
         self,
-        k: int = 2,
         num_channels: int | None = None,
+        *,
+        k: int = 2,
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        super().__init__(num_channels, channel_dim)
+        super().__init__(num_channels, channel_dim=channel_dim)
         if not _positive_int(k) or k < 2:
             raise ValueError(f'Maxout: k must be an integer >= 2, got {k!r}')
         self.k = k
-        if self.resolved:
-            self.build(self.num_channels)
+        self._start()
 
-    def build(self, num_channels: int) -> None:
+    def build(self, num_functions: int) -> None:
         """Checks that the channels can be grouped; there are no parameters."""
-        self._check_groups(num_channels)
+        self._check_groups(num_functions)
 
     def _check_groups(self, num_channels: int) -> None:
         if num_channels % self.k:

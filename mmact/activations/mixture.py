@@ -39,23 +39,27 @@ class Mixture(Activation):
         Input and output: any shape; dtype and memory format are kept.
 
     Attributes:
-        weight: w, or with hull='convex' the number whose sigmoid is w; a scalar.
+        weight: w, or with hull='convex' the number whose sigmoid is w; (1,).
 
     Raises:
         ValueError: If hull is not one of those.
     """
 
-    def __init__(self, hull: str = 'affine', inplace: bool = False) -> None:
+    paper = 'Manessi, Rozza, Learning Combinations of Activation Functions, ICPR'
+    year = 2018
+    parameter_count = (1, 'layer')
+
+    def __init__(self, *, hull: str = 'affine', inplace: bool = False) -> None:
         super().__init__()
         if hull not in ('affine', 'convex'):
             raise ValueError(f"Mixture: hull must be 'affine' or 'convex', got {hull!r}")
         self.hull = hull
-        self.weight = nn.Parameter(torch.tensor(0.0))
+        self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""
         w = self.weight.sigmoid() if self.hull == 'convex' else self.weight
-        slopes = torch.stack([w, torch.ones_like(w)]).unsqueeze(0)
+        slopes = torch.stack([w, torch.ones_like(w)], 1)
         return piecewise_linear(x, w.new_zeros(1, 1), slopes, torch.zeros_like(slopes))
 
     def extra_repr(self) -> str:

@@ -19,13 +19,12 @@ Where the paper leaves a choice, or errs:
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from ..ops.pau import MAX_ORDER, pau
 from .base import ChannelActivation, _positive_int
+from .functions import Function
 from .pau_init import initial_coefficients
 
 
@@ -33,18 +32,20 @@ class PAU(ChannelActivation):
     """Padé Activation Unit (Eq. 2): P(x) / Q(x) with learned coefficients.
 
     Args:
+        num_channels: Number of channels C, of use where num_groups is not 1. None takes it from the
+            surroundings when the module is registered into a parent (see
+            :mod:`mmact.activations.base`).
         m: Order of the numerator P.
         n: Order of the denominator Q.
         init: Function that the initial coefficients approximate on [-3, 3]: a name, such as
             ``'leaky_relu_0.01'`` (the paper's experiments), ``'relu'``, ``'swish'``, ``'tanh'``,
             or a function from tensor to tensor. Fitted where no table exists.
-        num_channels: Number G of sets of coefficients. 1: one for the layer (the paper's setting);
-            the number of channels C: one for each; a divisor of C: groups of C / G neighbouring
-            channels share one. None takes C from the surroundings when the module is
-            registered into a parent (see :mod:`mmact.activations.base`).
         version: The form of the denominator, ``'A'``, ``'B'`` (the paper's safe PAU), ``'C'`` or
             ``'N'``; see :func:`mmact.ops.pau`. Coefficients trained with the package
             ``rational_activations`` give the same function under the letter they have there.
+        num_groups: Number of functions G. 1: one for the layer (the paper's setting), which needs
+            no number of channels; None: one for each channel; a divisor of C: groups of
+            neighbouring channels share one.
         channel_dim: Dimension of the input that holds the channels. None takes it from the
             surroundings (-1 after linear layers and LayerNorm, else 1).
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
@@ -54,8 +55,8 @@ class PAU(ChannelActivation):
         G > 1; dtype and memory format are kept.
 
     Attributes:
-        numerator: a_0 to a_m, (G, m + 1).
-        denominator: b_1 to b_n, (G, n); b_0 to b_n, (G, n + 1), with version C.
+        numerator: a_0 to a_m, flat; ``rows('numerator')`` is (G, m + 1).
+        denominator: b_1 to b_n, flat; rows are (G, n), with version C from b_0 on (G, n + 1).
 
     Raises:
         ValueError: If an argument is out of range, or an input's channels cannot be shared by G.
@@ -67,17 +68,26 @@ class PAU(ChannelActivation):
         torch.Size([2, 64, 8, 8])
     """
 
+    paper = (
+        'Molina, Schramowski, Kersting, Padé Activation Units: End-to-end Learning of Flexible '
+        'Activation Functions in Deep Networks, ICLR'
+    )
+    year = 2020
+    parameter_count = (10, 'layer')
+
     def __init__(
         self,
+        num_channels: int | None = None,
+        *,
         m: int = 5,
         n: int = 4,
-        init: str | Callable[[Tensor], Tensor] = 'leaky_relu_0.01',
-        num_channels: int | None = 1,
+        init: str | Function = 'leaky_relu_0.01',
         version: str = 'B',
+        num_groups: int | None = 1,
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        super().__init__(num_channels, channel_dim)
+        super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
         for name, order in (('m', m), ('n', n)):
             if not _positive_int(order) or order >= MAX_ORDER:
                 raise ValueError(
@@ -87,19 +97,17 @@ class PAU(ChannelActivation):
         # Fitted now, so that a wrong name or function fails where it is written.
         self._initial = initial_coefficients(init, m, n, version)
         self.m, self.n, self.init, self.version = m, n, init, version
-        if self.resolved:
-            self.build(self.num_channels)
+        self._start()
 
-    def build(self, num_channels: int) -> None:
+    def build(self, num_functions: int) -> None:
         """Creates the coefficients, every set at the initial function."""
         for name, values in zip(('numerator', 'denominator'), self._initial, strict=True):
             values = values.to(torch.get_default_dtype()).to(torch.empty(0).device)
-            setattr(self, name, nn.Parameter(values.repeat(num_channels, 1)))
+            setattr(self, name, nn.Parameter(values.repeat(num_functions)))
 
     def _apply_pau(self, x: Tensor, noise: float) -> Tensor:
-        self.require_resolved()
-        dim = 1 if self.channel_dim is None else self.channel_dim
-        return pau(x, self.numerator, self.denominator, dim, self.version, noise)
+        dim = self._dim(x)
+        return pau(x, self.rows('numerator'), self.rows('denominator'), dim, self.version, noise)
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x."""
@@ -107,8 +115,8 @@ class PAU(ChannelActivation):
 
     def extra_repr(self) -> str:
         return (
-            f'm={self.m}, n={self.n}, init={self.init!r}, num_channels={self.num_channels}, '
-            f'version={self.version!r}, channel_dim={self.channel_dim}'
+            f'm={self.m}, n={self.n}, init={self.init!r}, version={self.version!r}, '
+            f'{super().extra_repr()}'
         )
 
 
@@ -120,16 +128,17 @@ class RPAU(PAU):
     ``torch.manual_seed``; backward draws it again from a seed instead of keeping it.
 
     Args:
+        num_channels: As for :class:`PAU`.
         alpha: Relative size of the noise, in [0, 1]. Appendix A.4.1 uses 0.01 for VGG8 and
             MobileNetV2 and 0.1 for ResNet101.
-        **kwargs: The arguments of :class:`PAU`.
+        **kwargs: The other arguments of :class:`PAU`.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
-    def __init__(self, alpha: float = 0.01, **kwargs) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, num_channels: int | None = None, *, alpha: float = 0.01, **kwargs) -> None:
+        super().__init__(num_channels, **kwargs)
         if not 0 <= alpha <= 1:
             raise ValueError(f'RPAU: alpha must be in [0, 1], got {alpha!r}')
         self.alpha = float(alpha)

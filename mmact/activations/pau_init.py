@@ -14,15 +14,14 @@ Two things in its Table 6 cannot be used with its Eq. 2 (measurements in docs/pa
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from .functions import canonical_name, named_function
 from .pau_fit import CONSTANT, check_form, evaluate_fits, fit_pau
 
 # fmt: off
@@ -70,18 +69,6 @@ INITIAL_COEFFICIENTS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 # fmt: on
 
-_FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    'elu': F.elu,
-    'gelu': F.gelu,
-    'identity': lambda x: x,
-    'mish': F.mish,
-    'relu': F.relu,
-    'sigmoid': torch.sigmoid,
-    'softplus': F.softplus,
-    'tanh': torch.tanh,
-}
-_DEFAULTS = {'leaky_relu': 0.01, 'swish': 1.0}  # names that take a number, as in 'swish_1.5'
-_ALIASES = {'silu': 'swish'}
 _PADE = ('sigmoid', 'tanh', 'swish_1')
 
 
@@ -101,10 +88,8 @@ def initial_coefficients(
     [-3, 3]. Fits are kept, except those of closures and of objects such as modules.
 
     Args:
-        init: A name: ``'elu'``, ``'gelu'``, ``'identity'``, ``'leaky_relu'`` (slope 0.01) or
-            ``'leaky_relu_<slope>'``, ``'mish'``, ``'relu'``, ``'sigmoid'``, ``'silu'``,
-            ``'softplus'``, ``'swish'`` or ``'swish_<b>'`` (x * sigmoid(b * x)), ``'tanh'``; or any
-            elementwise function of a tensor.
+        init: A name of :func:`mmact.activations.functions.canonical_name`, or any elementwise
+            function of a tensor.
         m: Degree of the numerator.
         n: Degree of the denominator.
         version: Form of the denominator, see :func:`fit_pau`.
@@ -137,52 +122,9 @@ def initial_coefficients(
     return numerator.clone(), denominator.clone()
 
 
-def canonical_name(name: str) -> str:
-    """The one spelling of a function's name: ``'leaky_relu_0.20'`` is ``'leaky_relu_0.2'``.
-
-    Raises:
-        ValueError: For an unknown name; the message lists the known ones.
-        TypeError: If name is not a string.
-    """
-    if not isinstance(name, str):
-        raise TypeError(
-            f'PAU: init must be a name or a function of a tensor, got {type(name).__name__}'
-        )
-    base = _ALIASES.get(name, name)
-    if base in _FUNCTIONS:
-        return base
-    for stem, default in _DEFAULTS.items():
-        if base == stem:
-            return f'{stem}_{default:g}'
-        if base.startswith(f'{stem}_'):
-            try:
-                value = float(base[len(stem) + 1 :])
-            except ValueError:
-                break
-            if math.isfinite(value):
-                return f'{stem}_{value:g}'
-    known = sorted([*_FUNCTIONS, *_ALIASES, *_DEFAULTS, *(f'{s}_<number>' for s in _DEFAULTS)])
-    raise ValueError(
-        f'PAU: there is no function {name!r} to start from; known are {", ".join(known)}; any '
-        'other function can be passed as a callable'
-    )
-
-
-def named_function(name: str) -> Callable[[Tensor], Tensor]:
-    """The function that a name of :func:`initial_coefficients` stands for."""
-    name = canonical_name(name)
-    if name in _FUNCTIONS:
-        return _FUNCTIONS[name]
-    stem, value = name.rsplit('_', 1)
-    parameter = float(value)
-    if stem == 'swish':
-        return lambda x: x * torch.sigmoid(parameter * x)
-    return lambda x: torch.where(x < 0, parameter * x, x)
-
-
 @lru_cache(maxsize=256)
 def _fitted(init: str | Callable, m: int, n: int, version: str) -> tuple[Tensor, Tensor]:
-    return _tame_fit(init if callable(init) else named_function(init), m, n, version)
+    return _tame_fit(named_function(init), m, n, version)
 
 
 def _tame_fit(

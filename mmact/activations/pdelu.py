@@ -21,10 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.reference import opmath_dtype
-from ._mode import ChannelOrLayerActivation
+from .base import ChannelActivation
 
 
-class PDELU(ChannelOrLayerActivation):
+class PDELU(ChannelActivation):
     """Parametric deformable ELU: ``alpha * (exp_t(x) - 1)`` below 0, else x; alpha is learned.
 
     Args:
@@ -32,8 +32,9 @@ class PDELU(ChannelOrLayerActivation):
             registered into a parent (see :mod:`mmact.activations.base`).
         t: Deformation of the exponential, >= 0; fixed. 1 is the exponential itself.
         alpha: Initial alpha.
-        mode: ``'channel'``: an alpha for each channel; ``'layer'``: one for all, which needs no
-            number of channels.
+        num_groups: Number of functions G. None: one for each channel; 1: one
+            for the layer, which needs no number of channels; a divisor of C: groups of neighbouring
+            channels share one.
         channel_dim: Dimension of the input that holds the channels. None takes it from the
             surroundings (-1 after linear layers and LayerNorm, else 1).
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
@@ -43,23 +44,31 @@ class PDELU(ChannelOrLayerActivation):
         format are kept. NaN gives NaN.
 
     Attributes:
-        alpha: (C,), or (1,) with mode='layer'.
+        alpha: (G,).
 
     Raises:
         ValueError: If an argument is out of range, or an input does not have C channels.
         RuntimeError: In forward, if the number of channels is not known.
     """
 
+    paper = (
+        'Cheng, Li, Wu, Ma, Ngan, Parametric Deformable Exponential Linear Units for Deep Neural '
+        'Networks, Neural Networks'
+    )
+    year = 2020
+    parameter_count = (1, 'channel')
+
     def __init__(
         self,
         num_channels: int | None = None,
+        *,
         t: float = 0.9,
         alpha: float = 1.0,
-        mode: str = 'channel',
+        num_groups: int | None = None,
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        super().__init__(num_channels, mode, channel_dim)
+        super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
         # Below 0 the power of the bracket has an infinite derivative where the bracket is 0.
         for name, value, good in (('t', t, '>= 0'), ('alpha', alpha, '')):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -69,20 +78,21 @@ class PDELU(ChannelOrLayerActivation):
                 )
         self.t = float(t)
         self.initial_alpha = float(alpha)
-        if self.resolved:
-            self.build(self.num_channels)
+        self._start()
 
-    def build(self, num_channels: int) -> None:
+    def build(self, num_functions: int) -> None:
         """Creates alpha."""
-        self.alpha = nn.Parameter(torch.full((num_channels,), self.initial_alpha))
+        self.alpha = nn.Parameter(torch.full((num_functions,), self.initial_alpha))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
         dim = self._dim(x)
         dtype = opmath_dtype(x.dtype)
         alpha = self.alpha.to(dtype)
-        alpha = alpha.reshape(()) if self.mode == 'layer' else alpha
-        if self.mode == 'channel':
+        if alpha.numel() == 1:
+            alpha = alpha.reshape(())
+        else:
+            alpha = alpha.repeat_interleave(x.size(dim) // alpha.numel())
             alpha = alpha.reshape([-1 if d == dim else 1 for d in range(x.dim())])
         value = x.to(dtype)
         # Both branches are finite with finite derivatives everywhere, also where they are not used:

@@ -13,6 +13,8 @@ Where the paper leaves a choice:
 - Eq. 6 is ReLU on the aligned bounds only where they enclose 0, as they do after BatchNorm. Taken
   literally, as here, a channel with B_L > 0 becomes constant below it, and one with B_R < 0 a
   shifted ReLU.
+- Functions other than ReLU (``init``) are sampled as Eq. 6 samples ReLU. The outer slopes are the
+  function's at the bounds, of a bound beyond 0 its slope on that side of 0: 0 and 1 for ReLU.
 - Under activation checkpointing a batch passes twice, and counts twice in Eq. 5.
 - Eq. 6 on a channel without variance gives an empty interval: the width is at least
   :attr:`PWLU.MIN_WIDTH`, and at least 0.2 % of the distance of the mean from zero.
@@ -23,43 +25,27 @@ Where the paper leaves a choice:
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import pwlu
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
-from ._mode import ChannelOrLayerActivation
-from .base import _positive_int
+from .base import ChannelActivation, _positive_int
+from .functions import Function, named_function
 
 _PHASES = ('learn', 'collect', 'fixed')  # a phase's index is what the phase_id buffer holds
 
 
-class _IdleParameters(torch.autograd.Function):
-    """Identity on the first argument that gives all others zero gradients.
-
-    Parameters without any gradient would make DDP wait for them for ever; requires_grad=False would
-    need DDP and the optimizer to be built anew when learning starts.
-    """
-
-    @staticmethod
-    def forward(ctx, y, *parameters):
-        ctx.save_for_backward(*parameters)
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return (grad, *(torch.zeros_like(p) for p in ctx.saved_tensors))
-
-
-class PWLU(ChannelOrLayerActivation):
-    """Piecewise Linear Unit (Eq. 1), learned per channel or per layer.
+class PWLU(ChannelActivation):
+    """Piecewise Linear Unit (Eq. 1), learned per channel, per group of channels or per layer.
 
     Built alone it is ReLU on symmetric bounds and learns at once. The paper's procedure (section
-    3.3) first holds it as ReLU and collects statistics of its input (:meth:`start_collecting`),
+    3.3) first holds it there and collects statistics of its input (:meth:`start_collecting`),
     then aligns the bounds with them and learns (:meth:`realign`); in MMEngine the
-    ``PWLURealignHook`` calls both. The phase is part of the state_dict.
+    ``PWLURealignHook`` calls both. In every phase the function is that of the parameters; the phase
+    decides about gradients and statistics. It is part of the state_dict.
 
     Args:
         num_channels: Number of channels C. None takes it from the surroundings when the module is
@@ -68,11 +54,15 @@ class PWLU(ChannelOrLayerActivation):
             (section 4.5). Even, so that 0 is a demarcation point and the initial function is
             exactly ReLU; with an odd N it cuts the corner at 0.
         bounds: Initial (B_L, B_R).
-        mode: ``'channel'``: a function for each channel (the paper's setting); ``'layer'``: one for
-            all, which needs no number of channels.
+        init: Function that it starts as, and that :meth:`realign` samples on the aligned bounds: a
+            name (see :func:`mmact.activations.functions.canonical_name`) or an elementwise function
+            of a tensor. The paper's is ReLU.
+        stat_momentum: Weight of the old value in the running statistics of Eq. 5.
+        num_groups: Number of functions G. None: one for each channel (the paper's setting); 1: one
+            for the layer, which needs no number of channels; a divisor of C: groups of
+            neighbouring channels share one.
         channel_dim: Dimension of the input that holds the channels. None takes it from the
             surroundings (-1 after linear layers and LayerNorm, else 1).
-        stat_momentum: Weight of the old value in the running statistics of Eq. 5.
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
 
     Shape:
@@ -80,10 +70,10 @@ class PWLU(ChannelOrLayerActivation):
         format are kept.
 
     Attributes:
-        left_bound, right_bound: B_L and B_R, (C,), or (1,) with mode='layer'.
-        left_slope, right_slope: K_L and K_R, (C,).
-        points: Y_P, (C, N + 1).
-        running_mean, running_std: The statistics of Eq. 5, (C,).
+        left_bound, right_bound: B_L and B_R, (G,).
+        left_slope, right_slope: K_L and K_R, (G,).
+        points: Y_P, flat; ``rows('points')`` is (G, N + 1).
+        running_mean, running_std: The statistics of Eq. 5, (G,).
 
     Raises:
         ValueError: If an argument is out of range, or an input does not have C channels.
@@ -95,20 +85,29 @@ class PWLU(ChannelOrLayerActivation):
         torch.Size([2, 64, 8, 8])
     """
 
+    paper = (
+        'Zhou, Zhu, Zhong, Learning specialized activation functions with the Piecewise Linear '
+        'Unit, ICCV'
+    )
+    year = 2021
+    parameter_count = (21, 'channel')
+
     #: Smallest width of [left_bound, right_bound] that realign() and separate_bounds_() leave.
     MIN_WIDTH = 1e-2
 
     def __init__(
         self,
         num_channels: int | None = None,
+        *,
         num_intervals: int = 16,
         bounds: tuple[float, float] = (-3.0, 3.0),
-        mode: str = 'channel',
-        channel_dim: int | None = None,
+        init: str | Function = 'relu',
         stat_momentum: float = 0.9,
+        num_groups: int | None = None,
+        channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        super().__init__(num_channels, mode, channel_dim)
+        super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
         if not _positive_int(num_intervals):
             raise ValueError(
                 f'PWLU: num_intervals must be a positive integer, got {num_intervals!r}'
@@ -126,42 +125,43 @@ class PWLU(ChannelOrLayerActivation):
             raise ValueError(f'PWLU: stat_momentum must be in [0, 1), got {stat_momentum!r}')
         self.num_intervals = num_intervals
         self.bounds = (left, right)
+        self.init = init
+        self._function = named_function(init, 'PWLU')
         self.stat_momentum = stat_momentum
-        # A copy of the phase_id buffer that forward can read without waiting for a GPU.
+        # A copy of the phase_id buffer that forward can read without waiting for a GPU. No value
+        # depends on it.
         self._phase = 'learn'
-        if self.resolved:
-            self.build(self.num_channels)
+        self._unattended = False  # in phase I by a state dict, and nobody who would end it
+        self._start()
 
-    def build(self, num_channels: int) -> None:
-        """Creates the parameters, as ReLU on the initial bounds, and the buffers."""
-        left, right = self.bounds
+    def build(self, num_functions: int) -> None:
+        """Creates the parameters, as ``init`` on the initial bounds, and the buffers."""
         for name in ('left_bound', 'right_bound', 'left_slope', 'right_slope'):
-            setattr(self, name, nn.Parameter(torch.empty(num_channels)))
-        self.points = nn.Parameter(torch.empty(num_channels, self.num_intervals + 1))
-        self.register_buffer('running_mean', torch.zeros(num_channels))
-        self.register_buffer('running_std', torch.zeros(num_channels))
+            setattr(self, name, nn.Parameter(torch.empty(num_functions)))
+        self.points = nn.Parameter(torch.empty(num_functions * (self.num_intervals + 1)))
+        self.register_buffer('running_mean', torch.zeros(num_functions))
+        self.register_buffer('running_std', torch.zeros(num_functions))
         self.register_buffer('num_batches_tracked', torch.tensor(0))
-        # int64, because MMEngine's SyncBuffersHook adds buffers up over all ranks.
-        self.register_buffer('phase_id', torch.tensor(0))
-        self._reset(
-            self.left_bound.detach().new_full((num_channels,), left),
-            self.right_bound.detach().new_full((num_channels,), right),
-        )
+        self.register_buffer('phase_id', torch.tensor(_PHASES.index('learn')))
+        left, right = self.bounds
+        self._reset(torch.full((num_functions,), left), torch.full((num_functions,), right))
 
     @torch.no_grad()
     def _reset(self, left: Tensor, right: Tensor) -> None:
-        """Makes the function ReLU on [left, right] (Eq. 6)."""
+        """Samples ``init`` on [left, right]; of ReLU that is Eq. 6."""
         self.left_bound.copy_(left)
         self.right_bound.copy_(right)
-        self.left_slope.zero_()
-        self.right_slope.fill_(1)
         # Each end is counted from the nearer bound in float64: on symmetric bounds the middle point
         # is then exactly 0.
         left, right = (
             b.detach().double().unsqueeze(1) for b in (self.left_bound, self.right_bound)
         )
         share = torch.arange(self.num_intervals + 1).to(left) / self.num_intervals
-        self.points.copy_((left * (1 - share) + right * share).relu())
+        self.rows('points').copy_(self._function(left * (1 - share) + right * share))
+        margin = 1e-6 * (right - left)
+        slopes = (left.clamp(max=0) - margin, right.clamp(min=0) + margin)
+        self.left_slope.copy_(_derivative(self._function, slopes[0].squeeze(1)))
+        self.right_slope.copy_(_derivative(self._function, slopes[1].squeeze(1)))
 
     # The two phases -------------------------------------------------------------------------------
 
@@ -173,10 +173,11 @@ class PWLU(ChannelOrLayerActivation):
     def _set_phase(self, phase: str) -> None:
         self.require_resolved()
         self._phase = phase
+        self._unattended = False
         self.phase_id.fill_(_PHASES.index(phase))
 
     def start_collecting(self) -> None:
-        """Begins phase I: the output is ReLU, and training batches are counted into the statistics.
+        """Begins phase I: the function is held, training batches are counted into the statistics.
 
         Parameters get zero gradients. Statistics collected earlier are forgotten.
         """
@@ -186,7 +187,7 @@ class PWLU(ChannelOrLayerActivation):
         self.num_batches_tracked.zero_()
 
     def realign(self) -> None:
-        """Begins phase II: bounds at mean +- 3 std, the function ReLU on them (Eq. 6), learning on.
+        """Begins phase II: bounds at mean +- 3 std, ``init`` sampled on them (Eq. 6), learning on.
 
         Raises:
             RuntimeError: If no statistics were collected.
@@ -206,6 +207,10 @@ class PWLU(ChannelOrLayerActivation):
         """Keeps the function as it is: parameters get zero gradients from now on."""
         self._set_phase('fixed')
 
+    def expect_realignment(self) -> None:
+        """Says that phase I, which a state dict has brought, will be ended: no warning is due."""
+        self._unattended = False
+
     @torch.no_grad()
     def separate_bounds_(self) -> None:
         """Moves right bounds that came closer to the left one than MIN_WIDTH, or crossed it."""
@@ -217,10 +222,11 @@ class PWLU(ChannelOrLayerActivation):
         """Eq. 5."""
         if x.numel() == 0:
             return
-        channel_dim = None if self.mode == 'layer' else self._dim(x)
-        # The extra dimension lets an input that has no dimension but the channels go the same way.
-        x = x.to(opmath_dtype(x.dtype)).unsqueeze(-1)
-        dims = [d for d in range(x.dim()) if d != channel_dim]
+        groups, dim = self.num_functions, self._dim(x)
+        x = x.to(opmath_dtype(x.dtype))
+        # Also an input that has no dimension but the channels has one to average over.
+        x = x.reshape(1, -1) if groups == 1 else x.unflatten(dim, (groups, -1))
+        dims = [d for d in range(x.dim()) if d != (0 if groups == 1 else dim)]
         var, mean = torch.var_mean(x, dims, correction=0)
         std = var.sqrt()
         # A channel that overflowed (a skipped step under AMP) must not spoil its statistics.
@@ -240,22 +246,34 @@ class PWLU(ChannelOrLayerActivation):
             self.right_bound,
             self.left_slope,
             self.right_slope,
-            self.points,
+            self.rows('points'),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
         dim = self._dim(x)
         parameters = self._parameters_in_order()
-        if self._phase == 'learn':
-            return pwlu(x, *parameters, channel_dim=dim, inference=not self.training)
-        if self._phase == 'collect':
-            if self.training:
+        inference = not self.training
+        if self._phase != 'learn':
+            inference = True
+            if self._phase == 'collect' and self.training:
                 self._collect(x.detach())
-            y = F.relu(x)
-        else:
-            y = pwlu(x, *(p.detach() for p in parameters), channel_dim=dim, inference=True)
-        return _IdleParameters.apply(y, *parameters) if torch.is_grad_enabled() else y
+                self._warn_if_unattended()
+            # Zero gradients rather than none: parameters without would make DDP wait for ever, and
+            # requires_grad=False would need DDP and the optimizer to be built anew for phase II.
+            idle = x.new_zeros((), dtype=torch.bool)
+            parameters = tuple(torch.where(idle, p, p.detach()) for p in parameters)
+        return pwlu(x, *parameters, channel_dim=dim, inference=inference)
+
+    def _warn_if_unattended(self) -> None:
+        if self._unattended and not torch.compiler.is_compiling():
+            warnings.warn(
+                'PWLU: the state dict that was loaded is of phase I, in which nothing is learned '
+                "but statistics. Train with custom_hooks=[dict(type='PWLURealignHook', ...)], or "
+                'call realign() (start_collecting() to begin phase I anew)',
+                stacklevel=3,
+            )
+            self._unattended = False
 
     @torch.no_grad()
     def fold_affine(self, scale: Tensor | float, shift: Tensor | float) -> PWLU:
@@ -266,38 +284,32 @@ class PWLU(ChannelOrLayerActivation):
             shift: Addend of each channel, (C,) or a number.
 
         Returns:
-            A new PWLU in phase 'learn', equal to ``self(scale * x + shift)``. With mode='layer' and
-            (C,) arguments it has a function for each channel.
+            A new PWLU in phase 'learn', equal to ``self(scale * x + shift)``. With fewer functions
+            than C and (C,) arguments it has a function for each channel.
 
         Raises:
             ValueError: If scale or shift is not finite or of another shape.
-            RuntimeError: In phase I, where the function is not that of the parameters.
+            RuntimeError: If the number of channels is not known.
         """
-        self.require_resolved()
-        if self.phase == 'collect':
-            raise RuntimeError(
-                'PWLU.fold_affine: in phase I the function is ReLU and not that of the parameters; '
-                'call realign() first'
-            )
-        like = self.left_bound
-        channels = self.num_channels
-        values = {
+        like, groups = self.left_bound, self.num_functions
+        given = {
             name: torch.as_tensor(value, dtype=torch.float64, device=like.device)
             for name, value in (('scale', scale), ('shift', shift))
         }
-        if channels == 1:
-            channels = max(value.numel() for value in values.values())
-        for name, value in values.items():
-            if value.dim() > 1 or value.numel() not in (1, channels):
+        channels = self.num_channels or max(groups, *(v.numel() for v in given.values()))
+        for name, value in given.items():
+            if value.dim() > 1 or value.numel() not in (1, channels) or channels % groups:
                 raise ValueError(
                     f'PWLU.fold_affine: {name} must be a number or have shape ({channels},), '
                     f'got {tuple(value.shape)}'
                 )
             if not value.isfinite().all():
                 raise ValueError(f'PWLU.fold_affine: {name} must be finite')
-        scale, shift = (value.reshape(-1).expand(channels) for value in values.values())
+        functions = groups if all(v.numel() == 1 for v in given.values()) else channels
+        scale, shift = (value.reshape(-1).expand(functions) for value in given.values())
         lb, rb, ls, rs, points = (
-            p.double().expand(channels, *p.shape[1:]) for p in self._parameters_in_order()
+            p.double().repeat_interleave(functions // groups, 0)
+            for p in self._parameters_in_order()
         )
         rb = lb + (rb - lb).clamp(min=PWLU_MIN_WIDTH)
 
@@ -312,12 +324,13 @@ class PWLU(ChannelOrLayerActivation):
         ends = ends / scale.masked_fill(constant, 1)
         mirrored = scale < 0
         folded = PWLU(
-            channels,
-            self.num_intervals,
-            self.bounds,
-            mode=self.mode if channels == 1 else 'channel',
-            channel_dim=self.channel_dim,
+            self.num_channels if functions == groups else channels,
+            num_intervals=self.num_intervals,
+            bounds=self.bounds,
+            init=self.init,
             stat_momentum=self.stat_momentum,
+            num_groups=self.num_groups if functions == groups else None,
+            channel_dim=self.channel_dim,
         )
         values = (
             torch.where(mirrored, ends[1], ends[0]),
@@ -329,7 +342,7 @@ class PWLU(ChannelOrLayerActivation):
         folded.to(device=like.device, dtype=like.dtype)
         for parameter, value in zip(folded._parameters_in_order(), values, strict=True):
             parameter.copy_(value)
-        folded.points[constant] = level[constant].to(like.dtype).unsqueeze(1)
+        folded.rows('points')[constant] = level[constant].to(like.dtype).unsqueeze(1)
         return folded.train(self.training)
 
     # State ----------------------------------------------------------------------------------------
@@ -338,9 +351,18 @@ class PWLU(ChannelOrLayerActivation):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if f'{prefix}phase_id' in state_dict:
             self._phase = _PHASES[int(state_dict[f'{prefix}phase_id'])]
+            self._unattended = self._phase == 'collect'
 
     def extra_repr(self) -> str:
         return (
             f'num_channels={self.num_channels}, num_intervals={self.num_intervals}, '
-            f'mode={self.mode!r}, channel_dim={self.channel_dim}, phase={self.phase!r}'
+            f'init={self.init!r}, num_groups={self.num_groups}, channel_dim={self.channel_dim}, '
+            f'phase={self.phase!r}'
         )
+
+
+@torch.enable_grad()
+def _derivative(function: Function, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_()
+    y = function(x)
+    return torch.autograd.grad(y.sum(), x)[0] if y.requires_grad else torch.zeros_like(x)

@@ -70,7 +70,14 @@ class SLAF(Activation):
         ValueError: If degree is not an integer from 1 to ``MAX_ORDER`` - 1 of the rational op.
     """
 
-    def __init__(self, degree: int = 3, inplace: bool = False) -> None:
+    paper = (
+        'Goyal, Goyal, Lall, Learning Activation Functions: A new paradigm for understanding '
+        'Neural Networks,'
+    )
+    year = 2019
+    parameter_count = (4, 'layer')
+
+    def __init__(self, *, degree: int = 3, inplace: bool = False) -> None:
         super().__init__()
         if not _positive_int(degree) or degree >= MAX_ORDER:
             raise ValueError(
@@ -81,7 +88,7 @@ class SLAF(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""
-        numerator = self.coefficients.unsqueeze(0)
+        numerator = self.rows('coefficients')
         return pau(x, numerator, numerator.new_empty(1, 0), version='N')
 
     def extra_repr(self) -> str:

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from ..ops import pwlu
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
-from ._mode import ChannelOrLayerActivation
+from .base import ChannelActivation
 
 
-class SReLU(ChannelOrLayerActivation):
+class SReLU(ChannelActivation):
     """S-shaped ReLU: the identity between two thresholds, with learned slopes beyond them.
 
     ``t_l + a_l * (x - t_l)`` for x below t_l, ``t_r + a_r * (x - t_r)`` from t_r on, x between.
@@ -39,8 +39,9 @@ class SReLU(ChannelOrLayerActivation):
         num_channels: Number of channels C. None takes it from the surroundings when the module is
             registered into a parent (see :mod:`mmact.activations.base`).
         init: Initial (t_l, a_l, t_r, a_r).
-        mode: ``'channel'``: a function for each channel (the paper's setting); ``'layer'``: one for
-            all, which needs no number of channels.
+        num_groups: Number of functions G. None: one for each channel (the paper's setting); 1: one
+            for the layer, which needs no number of channels; a divisor of C: groups of neighbouring
+            channels share one.
         channel_dim: Dimension of the input that holds the channels. None takes it from the
             surroundings (-1 after linear layers and LayerNorm, else 1).
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
@@ -50,23 +51,31 @@ class SReLU(ChannelOrLayerActivation):
         format are kept.
 
     Attributes:
-        left_threshold, right_threshold: t_l and t_r, (C,), or (1,) with mode='layer'.
-        left_slope, right_slope: a_l and a_r, (C,) or (1,).
+        left_threshold, right_threshold: t_l and t_r, (G,).
+        left_slope, right_slope: a_l and a_r, (G,).
 
     Raises:
         ValueError: If an argument is out of range, or an input does not have C channels.
         RuntimeError: In forward, if the number of channels is not known.
     """
 
+    paper = (
+        'Jin, Xu, Feng, Wei, Xiong, Yan, Deep Learning with S-shaped Rectified Linear Activation '
+        'Units, AAAI'
+    )
+    year = 2016
+    parameter_count = (4, 'channel')
+
     def __init__(
         self,
         num_channels: int | None = None,
+        *,
         init: Sequence[float] = (0.0, 0.2, 1.0, 0.9),
-        mode: str = 'channel',
+        num_groups: int | None = None,
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        super().__init__(num_channels, mode, channel_dim)
+        super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
         try:
             t_l, a_l, t_r, a_r = (float(value) for value in init)
         except (TypeError, ValueError):
@@ -77,14 +86,13 @@ class SReLU(ChannelOrLayerActivation):
                 f'got {init!r}'
             )
         self.init = (t_l, a_l, t_r, a_r)
-        if self.resolved:
-            self.build(self.num_channels)
+        self._start()
 
-    def build(self, num_channels: int) -> None:
+    def build(self, num_functions: int) -> None:
         """Creates the parameters at their initial values."""
         names = ('left_threshold', 'left_slope', 'right_threshold', 'right_slope')
         for name, value in zip(names, self.init, strict=True):
-            setattr(self, name, nn.Parameter(torch.full((num_channels,), value)))
+            setattr(self, name, nn.Parameter(torch.full((num_functions,), value)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""

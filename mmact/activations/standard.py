@@ -32,12 +32,14 @@ class StandardActivation:
     Args:
         cls: Class that is built where mmcv has none of this name.
         paper: Where it comes from.
-        description: What it computes, in one line.
+        description: The function, in one line.
+        parameter_count: Number of parameters, and what has that many of its own.
     """
 
     cls: type[nn.Module]
     paper: str
     description: str
+    parameter_count: tuple[int, str] = (0, '')
 
 
 #: By the name in configs. Most are mmcv's names, too, and there mean the same function.
@@ -72,6 +74,7 @@ STANDARD: dict[str, StandardActivation] = {
         nn.PReLU,
         'He, Zhang, Ren, Sun, Delving Deep into Rectifiers, ICCV 2015',
         'x from 0 on, a learned slope times x below; num_parameters=C: a slope for each channel',
+        (1, 'layer'),
     ),
     'RReLU': StandardActivation(
         nn.RReLU,

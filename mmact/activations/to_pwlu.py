@@ -8,14 +8,12 @@ multiply-add and two look-ups; so every function that a network has learned can 
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
 
-from .base import ChannelActivation, _positive_int
-from .dyrelu import DyReLUA, DyReLUB, DyReLUC
+from .base import ChannelActivation, _positive_int, functions_of
 from .pwlu import PWLU
 
 #: Numbers of intervals that are tried: even, so that the middle of the bounds is a point.
@@ -31,16 +29,12 @@ class _Rows:
 
     def __init__(self, activation: nn.Module) -> None:
         self.name = type(activation).__name__
-        if isinstance(activation, ChannelActivation):
-            activation.require_resolved()
-        self.channels = getattr(activation, 'num_channels', None) or getattr(
-            activation, 'num_parameters', 1
-        )
+        function, self.channels = functions_of(activation)
         self.channel_dim = getattr(activation, 'channel_dim', None)
         parameter = next((p for p in activation.parameters() if p.is_floating_point()), None)
         self.like = torch.empty(0) if parameter is None else parameter.detach()
-        self.function = copy.deepcopy(activation).double().eval()
-        self._check_elementwise()
+        self.function = function.double().eval()
+        self._check_elementwise(getattr(activation, 'elementwise', True))
 
     def _apply(self, x: Tensor) -> Tensor:
         """The activation on (1, C, M, K), wherever it has its channels."""
@@ -53,10 +47,8 @@ class _Rows:
             raise ValueError(f'to_pwlu: {self.name} is not finite on the bounds; narrow them')
         return y
 
-    def _check_elementwise(self) -> None:
-        # A new DyReLU is a fixed function until it has learned something: the check below would
-        # take it for one.
-        same = not isinstance(self.function, (DyReLUA, DyReLUB, DyReLUC))
+    def _check_elementwise(self, same: bool) -> None:
+        # What a layer does not say of itself, a trial finds.
         if same:
             g = torch.Generator().manual_seed(0)
             shape = (1, self.channels if self.channels > 1 else 3, 8, 8)
@@ -90,13 +82,12 @@ def _interpolate(f: _Rows, num_intervals: int, left: float, right: float) -> tup
         return torch.linspace(left, right, count + 1, dtype=torch.float64, device=f.like.device)
 
     layer = PWLU(
-        f.channels,
-        num_intervals,
-        (left, right),
-        mode='layer' if f.channels == 1 else 'channel',
+        num_intervals=num_intervals,
+        bounds=(left, right),
+        num_groups=f.channels,
         channel_dim=f.channel_dim,
     ).to(f.like)
-    layer.points.copy_(f(grid(num_intervals)))
+    layer.rows('points').copy_(f(grid(num_intervals)))
     # From outside: a bound may be where the function has a corner.
     margin = 1e-6 * (right - left)
     slopes = f.slopes(grid(1) + grid(1).new_tensor([-margin, margin]))
@@ -107,6 +98,14 @@ def _interpolate(f: _Rows, num_intervals: int, left: float, right: float) -> tup
     samples = grid(num_intervals * max(_SAMPLES, -(-_LEAST_SAMPLES // num_intervals)) + 1)
     error = _Rows(layer)(samples) - f(samples)
     return layer, error.abs().max().item()
+
+
+def _take_channels(layer: PWLU, activation: nn.Module) -> None:
+    """Gives the layer the activation's own words for the channels that its functions are for."""
+    if isinstance(activation, ChannelActivation):
+        layer.num_channels, layer.num_groups = activation.num_channels, activation.num_groups
+    elif layer.num_functions > 1:
+        layer.num_channels, layer.num_groups = layer.num_functions, None
 
 
 def to_pwlu(
@@ -154,6 +153,7 @@ def to_pwlu(
     for count in _CANDIDATES if num_intervals is None else (num_intervals,):
         layer, error = _interpolate(f, count, left, right)
         if error <= max_error:
+            _take_channels(layer, activation)
             return layer.train(activation.training), error
     raise ValueError(
         f'to_pwlu: with {count} intervals on [{left}, {right}] the error of {f.name} is '

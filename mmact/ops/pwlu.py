@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import LIBRARY, check_dtype, define, dense, once_differentiable
+from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
 
 _PARAMETERS = (
     'Tensor left_bound, Tensor right_bound, Tensor left_slope, Tensor right_slope, Tensor points'
@@ -67,7 +67,7 @@ def _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_
     check_dtype('pwlu', x)
     if points.dim() != 2 or points.size(1) < 2:
         raise ValueError(
-            f'pwlu: points must have shape (C, N + 1) with N >= 1, got {tuple(points.shape)}'
+            f'pwlu: points must have shape (G, N + 1) with N >= 1, got {tuple(points.shape)}'
         )
     channels = points.size(0)
     for name, value in (
@@ -81,19 +81,7 @@ def _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_
                 f'pwlu: {name} must have shape ({channels},) to go with points of shape '
                 f'{tuple(points.shape)}, got {tuple(value.shape)}'
             )
-    if channels == 1:
-        return 0
-    if not -x.dim() <= channel_dim < x.dim():
-        raise ValueError(
-            f'pwlu: channel_dim={channel_dim} is not a dimension of x of shape {tuple(x.shape)}'
-        )
-    if x.size(channel_dim) != channels:
-        raise ValueError(
-            f'pwlu: x has {x.size(channel_dim)} channels at dimension {channel_dim} (shape '
-            f'{tuple(x.shape)}), but the parameters are for {channels}; set num_channels and '
-            f'channel_dim to fit (channel_dim=-1 for channel-last tokens)'
-        )
-    return channel_dim % x.dim()
+    return check_groups('pwlu', x, channels, channel_dim)
 
 
 def pwlu(
@@ -114,13 +102,14 @@ def pwlu(
 
     Args:
         x: Input of any shape, float16, bfloat16, float32 or float64.
-        left_bound: B_L, (C,).
-        right_bound: B_R, (C,). Where it is less than ``reference.PWLU_MIN_WIDTH`` to the right of
+        left_bound: B_L, (G,): one for each of G groups of neighbouring channels: G is 1 for all of
+            x, the number of channels C, or a divisor of C.
+        right_bound: B_R, (G,). Where it is less than ``reference.PWLU_MIN_WIDTH`` to the right of
             ``left_bound``, it acts as if it were that far (its gradient does not change).
-        left_slope: K_L, (C,).
-        right_slope: K_R, (C,).
-        points: Y_P, (C, N + 1).
-        channel_dim: Dimension of x that holds the C channels. Ignored if C is 1 (layer-wise).
+        left_slope: K_L, (G,).
+        right_slope: K_R, (G,).
+        points: Y_P, (G, N + 1).
+        channel_dim: Dimension of x that holds the channels. Ignored if G is 1.
         inference: Evaluate with the slope and offset tables of section 4.3, one multiply-add per
             element. Equal to the other form up to rounding; differentiable all the same.
 

@@ -35,12 +35,26 @@ def _per_channel(parameter: Tensor, x: Tensor, channel_dim: int) -> Tensor:
     return parameter.reshape(shape)
 
 
+def _per_group(values: Tensor, x: Tensor, channel_dim: int) -> Tensor:
+    """Shapes a (G,) parameter so that it broadcasts against x, whose channels G divides."""
+    if values.numel() > 1:
+        values = values.repeat_interleave(x.size(channel_dim) // values.numel())
+    return _per_channel(values, x, channel_dim)
+
+
+def _group_sum(term: Tensor, groups: int, channel_dim: int) -> Tensor:
+    """Sums over everything but the group: (G,)."""
+    if groups == 1:
+        return term.sum().reshape(1)
+    return term.movedim(channel_dim, 0).reshape(groups, -1).sum(1)
+
+
 def _gather_points(points: Tensor, index: Tensor, channel_dim: int) -> Tensor:
-    """points[c, index[..., c, ...]] for every element of index."""
+    """points[group of c, index[..., c, ...]] for every element of index."""
     if points.size(0) == 1:
         return points[0][index]
-    channels = torch.arange(points.size(0), device=index.device)
-    return points[_per_channel(channels, index, channel_dim).expand_as(index), index]
+    groups = torch.arange(points.size(0), device=index.device)
+    return points[_per_group(groups, index, channel_dim).expand_as(index), index]
 
 
 def _pwlu_pieces(x, left_bound, right_bound, points, channel_dim):
@@ -51,9 +65,9 @@ def _pwlu_pieces(x, left_bound, right_bound, points, channel_dim):
     # learning can open the bounds again. Elsewhere the bounds stay what they are to the bit.
     missing = (width.clamp(min=PWLU_MIN_WIDTH) - width).detach()
     width = width + missing
-    left = _per_channel(left_bound, x, channel_dim)
-    right = _per_channel(right_bound + missing, x, channel_dim)
-    length = _per_channel(width / num_intervals, x, channel_dim)  # d
+    left = _per_group(left_bound, x, channel_dim)
+    right = _per_group(right_bound + missing, x, channel_dim)
+    length = _per_group(width / num_intervals, x, channel_dim)  # d
     with torch.no_grad():
         # Eq. 2. Clamped before the conversion to integers, which NaN and inf do not survive.
         position = torch.nan_to_num(torch.floor((x - left) / length), nan=0.0)
@@ -86,10 +100,10 @@ def pwlu(
     left, right, _, _, edge, y0, slope = _pwlu_pieces(
         value, left_bound, right_bound, points, channel_dim
     )
-    first = _per_channel(points[:, 0], value, channel_dim)
-    last = _per_channel(points[:, -1], value, channel_dim)
-    below = (value - left) * _per_channel(left_slope, value, channel_dim) + first
-    above = (value - right) * _per_channel(right_slope, value, channel_dim) + last
+    first = _per_group(points[:, 0], value, channel_dim)
+    last = _per_group(points[:, -1], value, channel_dim)
+    below = (value - left) * _per_group(left_slope, value, channel_dim) + first
+    above = (value - right) * _per_group(right_slope, value, channel_dim) + last
     inside = (value - edge) * slope + y0
     return torch.where(value < left, below, torch.where(value >= right, above, inside)).to(x.dtype)
 
@@ -118,14 +132,11 @@ def pwlu_bwd(
     below, above = value < left, value >= right
     inside = ~(below | above)
     zero = torch.zeros((), dtype=dtype, device=x.device)
-    left_k = _per_channel(ls, value, channel_dim)
-    right_k = _per_channel(rs, value, channel_dim)
+    left_k = _per_group(ls, value, channel_dim)
+    right_k = _per_group(rs, value, channel_dim)
 
     def channel_sum(term: Tensor) -> Tensor:
-        if lb.numel() == 1:
-            return term.sum().reshape(1)
-        dims = [d for d in range(term.dim()) if d != channel_dim % term.dim()]
-        return term.sum(dims) if dims else term
+        return _group_sum(term, lb.numel(), channel_dim)
 
     gx = gy * torch.where(below, left_k, torch.where(above, right_k, slope))
     width = right - left
@@ -151,23 +162,6 @@ def pwlu_bwd(
         channel_sum(torch.where(above, gy * (value - right), zero)).to(right_slope.dtype),
         torch.stack(g_points, 1).to(points.dtype),
     )
-
-
-# Groups -------------------------------------------------------------------------------------------
-
-
-def _per_group(values: Tensor, x: Tensor, channel_dim: int) -> Tensor:
-    """Shapes a (G,) parameter so that it broadcasts against x, whose channels G divides."""
-    if values.numel() > 1:
-        values = values.repeat_interleave(x.size(channel_dim) // values.numel())
-    return _per_channel(values, x, channel_dim)
-
-
-def _group_sum(term: Tensor, groups: int, channel_dim: int) -> Tensor:
-    """Sums over everything but the group: (G,)."""
-    if groups == 1:
-        return term.sum().reshape(1)
-    return term.movedim(channel_dim, 0).reshape(groups, -1).sum(1)
 
 
 # Piecewise-linear ---------------------------------------------------------------------------------

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from mmact.activations import PWLU, Activation
+from mmact.activations.base import functions_of
 
 #: What is asked of the caller: a model, or modules by name.
 Modules = nn.Module | Mapping[str, nn.Module]
@@ -20,9 +20,8 @@ def scalar_activations(model: Modules) -> dict[str, nn.Module]:
     """Finds the activations that are functions of one number, and so can be drawn as a curve.
 
     Args:
-        model: A model, of which all :class:`mmact.activations.Activation` layers without submodules
-            are taken (FReLU, which looks at a neighbourhood, has some; a class can also say
-            ``elementwise = True`` or ``False`` itself). A mapping of names to modules, of any
+        model: A model, of which all :class:`mmact.activations.Activation` layers
+            are taken whose class says ``elementwise = True``. A mapping of names to modules, of any
             class, is returned as it is.
 
     Returns:
@@ -34,7 +33,7 @@ def scalar_activations(model: Modules) -> dict[str, nn.Module]:
         path: module
         for path, module in model.named_modules()
         if isinstance(module, Activation)
-        and getattr(module, 'elementwise', not any(module.children()))
+        and module.elementwise
         and getattr(module, 'resolved', True)
     }
 
@@ -54,9 +53,8 @@ def activations_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, n
         start = f'{prefix}.' if prefix else ''
         if name != 'points' or f'{start}left_bound' not in state_dict:
             continue
-        # With one channel both modes are the same function, and 'layer' takes any input.
-        mode = 'layer' if points.size(0) == 1 else 'channel'
-        layer = PWLU(points.size(0), num_intervals=points.size(1) - 1, mode=mode)
+        functions = state_dict[f'{start}left_bound'].numel()
+        layer = PWLU(num_intervals=points.numel() // functions - 1, num_groups=functions)
         own = {k: state_dict[start + k] for k in layer.state_dict() if start + k in state_dict}
         layer.load_state_dict(own, strict=False)
         layers[prefix] = layer.eval()
@@ -64,21 +62,22 @@ def activations_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, n
 
 
 def channel_count(module: nn.Module) -> int:
-    """Number of different functions in a module: C, or 1 where all channels share one."""
-    # nn.PReLU calls it num_parameters.
-    return getattr(module, 'num_channels', None) or getattr(module, 'num_parameters', 1)
+    """Number of different functions in a module: 1 where all channels share one."""
+    return functions_of(module)[1]
 
 
 def channels_first(module: nn.Module, x: Tensor) -> Tensor:
     """Sorts an input of the module by the function that acts on it.
 
     Returns:
-        A view of x, (C, ...); (1, ...) where all channels share one function.
+        A view of x, (number of functions, channels of each, ...); (1, ...) where all channels share
+        one function.
     """
-    if channel_count(module) == 1:
+    count = channel_count(module)
+    if count == 1:
         return x.unsqueeze(0)
     dim = getattr(module, 'channel_dim', None)
-    return x.movedim(1 if dim is None else dim, 0)
+    return x.movedim(1 if dim is None else dim, 0).unflatten(0, (count, -1))
 
 
 def evaluate(module: nn.Module, x: Tensor) -> Tensor:
@@ -93,7 +92,7 @@ def evaluate(module: nn.Module, x: Tensor) -> Tensor:
     Returns:
         Values, (C, G), float64.
     """
-    module = copy.deepcopy(module).to('cpu', torch.float64).eval()
+    module = functions_of(module)[0].to('cpu', torch.float64).eval()
     dim = getattr(module, 'channel_dim', None)
     values = x.detach().to('cpu', torch.float64)
     with torch.no_grad():

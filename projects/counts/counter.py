@@ -169,7 +169,7 @@ class Tally(nn.Module):
     def __init__(self, act: nn.Module) -> None:
         super().__init__()
         self.per_element = act.K + 2 * isinstance(act, DyReLUC)
-        self.per_image = act.fc1.weight.numel() + act.fc2.weight.numel()
+        self.per_image = act.fc1_weight.numel() + act.fc2_weight.numel()
         self.elements = 0
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:

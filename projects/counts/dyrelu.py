@@ -216,7 +216,7 @@ def hyper_functions(kind: float | str, like_text: bool) -> list[tuple[int, int]]
     if not like_text:
         options = dict(act_positions=('A1', 'A2', 'A3'), hyper_input=dict(A1='conv', A3='conv'))
     acts = classifier(kind, **dyrelu(), **options).modules()
-    return [(a.fc1.in_features, a.num_channels) for a in acts if isinstance(a, DyReLUB)]
+    return [(a.seen_channels, a.num_channels) for a in acts if isinstance(a, DyReLUB)]
 
 
 @cache

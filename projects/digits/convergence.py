@@ -30,7 +30,7 @@ from .training import MNISTConv, accuracy, batches, check_activations, train
 BATCH_SIZE = 128
 # Where the defaults are not of the size that the paper's table gives: two parameters a layer each.
 PAPER_ACT_CFGS = {
-    'APL': dict(type='APL', S=1, mode='layer'),
+    'APL': dict(type='APL', S=1, num_groups=1),
     'SLAF': dict(type='SLAF', degree=1),
 }
 OPTIMIZERS = {

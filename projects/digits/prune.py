@@ -237,7 +237,7 @@ def remove_filters(net: MNISTConv, kept: Sequence[Sequence[int]]) -> MNISTConv:
             new.conv.bias.copy_(old.conv.bias[indices])
             new.act.load_state_dict(
                 {
-                    name: _per_channel(value, len(old.conv.weight), indices)
+                    name: _per_channel(value, old.act, indices)
                     for name, value in old.act.state_dict().items()
                 }
             )
@@ -247,9 +247,12 @@ def remove_filters(net: MNISTConv, kept: Sequence[Sequence[int]]) -> MNISTConv:
     return smaller
 
 
-def _per_channel(value: torch.Tensor, channels: int, indices: Sequence[int]) -> torch.Tensor:
-    per_channel = value.dim() > 0 and len(value) == channels
-    return value[list(indices)] if per_channel else value
+def _per_channel(value: torch.Tensor, act: torch.nn.Module, indices: Sequence[int]) -> torch.Tensor:
+    functions = getattr(act, 'num_functions', 1)
+    if functions == 1 or value.dim() == 0:
+        return value
+    rows = value.reshape(functions, -1)[list(indices)]  # parameters are flat
+    return rows.reshape(len(indices) * (len(value) // functions), *value.shape[1:])
 
 
 def run(

@@ -75,7 +75,7 @@ def _by_seed(cls: type[nn.Module], **kwargs) -> Callable[[int], nn.Module]:
 
 
 # [-3, 3] is the domain of the authors' regression program; Eq. 5 and 6 are continuous from 0 on.
-_ditac = partial(_by_seed, DiTAC, mode='channel')
+_ditac = partial(_by_seed, DiTAC, num_groups=None)
 #: Name to a function that makes the activation of a layer for a number of seeds.
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     'ReLU': _fixed(nn.ReLU),
@@ -93,7 +93,7 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     'L-DiTAC': _ditac(version='leaky', domain=(0, 3)),
     'inf-DiTAC': _ditac(version='inf', domain=(-3, 3)),
     'PWLU': _by_seed(PWLU),
-    'PAU': _by_seed(PAU),
+    'PAU': _by_seed(PAU, num_groups=None),
     'AReLU': SeedAReLU,
 }
 #: Versions of DiTAC other than Eq. 4, which Table 9 compares on one task.
@@ -127,7 +127,7 @@ class StackedMLP(nn.Module):
                 linear.append([nn.Linear(i, o) for i, o in pairs])
                 for act in self.activations:
                     if getattr(act, 'init', None) == 'prior':
-                        act.theta.data[place] = make(1).theta.data[0]
+                        act.rows('theta').data[place] = make(1).theta.data
         layers = list(zip(*linear, strict=True))
         self.weights = nn.ParameterList(
             torch.stack([layer.weight.detach() for layer in same]) for same in layers

@@ -16,10 +16,10 @@ def make_apl(channels=4, hinges=3, seed=0, **kwargs):
     """With hinges far apart, in another order in each channel, some on each other and on 0."""
     act = APL(channels, S=hinges, **kwargs).double()
     with torch.no_grad():
-        act.slopes.copy_(random_tensor(act.slopes.shape, seed=seed))
-        act.hinges.copy_(2 * random_tensor(act.hinges.shape, seed=seed + 1))
-        act.hinges[0, 0] = 0.0
-        act.hinges[-1, -1] = act.hinges[-1, 0]
+        act.rows('slopes').copy_(random_tensor(act.rows('slopes').shape, seed=seed))
+        act.rows('hinges').copy_(2 * random_tensor(act.rows('hinges').shape, seed=seed + 1))
+        act.rows('hinges')[0, 0] = 0.0
+        act.rows('hinges')[-1, -1] = act.rows('hinges')[-1, 0]
     return act
 
 
@@ -34,13 +34,13 @@ def formula(x, slopes, hinges, dim):
 @pytest.mark.parametrize('name', LAYOUTS)
 def test_values_and_gradients(name, hinges):
     layout = LAYOUTS[name]
-    mode = 'layer' if layout.channel_dim is None else 'channel'
-    act = make_apl(4, hinges, mode=mode, channel_dim=layout.channel_dim)
+    num_groups = 1 if layout.channel_dim is None else None
+    act = make_apl(4, hinges, num_groups=num_groups, channel_dim=layout.channel_dim)
     x = layout.place(3 * random_tensor(layout.shape(4), seed=2)).requires_grad_()
     grad = random_tensor(x.shape, seed=3)
     tensors = (x, act.slopes, act.hinges)
     y = act(x)
-    expected = formula(*tensors, layout.channel_dim)
+    expected = formula(x, act.rows('slopes'), act.rows('hinges'), layout.channel_dim)
     assert_near(y, expected, 1e-13)
     assert y.stride() == torch.empty_like(x).stride()
     actual = torch.autograd.grad(y, tensors, grad)
@@ -51,21 +51,21 @@ def test_values_and_gradients(name, hinges):
 def test_gradcheck():
     act = make_apl(3)
     x = 3 * random_tensor((2, 3, 5), seed=5)
-    corners = torch.cat([torch.zeros(3, 1), act.hinges.detach()], 1)[None, :, None]
+    corners = torch.cat([torch.zeros(3, 1), act.rows('hinges').detach()], 1)[None, :, None]
     assert (x[..., None] - corners).abs().min() > 1e-4, 'x must stand between the corners'
 
     def function(x, slopes, hinges):
         return functional_call(act, {'slopes': slopes, 'hinges': hinges}, (x,))
 
     # The hinges that stand on 0 and on each other may move: Eq. 1 has no corner there in b.
-    inputs = [t.detach().requires_grad_() for t in (x, act.slopes, act.hinges)]
+    inputs = [t.detach().requires_grad_() for t in (x, act.rows('slopes'), act.rows('hinges'))]
     assert torch.autograd.gradcheck(function, inputs)
 
 
 def test_on_the_corners():
     act = make_apl(3)
-    x = torch.cat([torch.zeros(3, 1), act.hinges.detach()], 1).unsqueeze(0)
-    assert_near(act(x), formula(x, act.slopes, act.hinges, 1), 1e-13)
+    x = torch.cat([torch.zeros(3, 1), act.rows('hinges').detach()], 1).unsqueeze(0)
+    assert_near(act(x), formula(x, act.rows('slopes'), act.rows('hinges'), 1), 1e-13)
 
 
 def test_beyond_all_corners_it_is_the_identity_to_the_bit():
@@ -78,16 +78,16 @@ def test_initial_values():
     """As in the authors' code: a from U(-0.2, 0.2), b from N(0, 0.5^2)."""
     torch.manual_seed(0)
     act = APL(4000)
-    assert act.slopes.shape == act.hinges.shape == (4000, 3)
-    assert act.slopes.abs().max() <= 0.2
-    assert abs(act.slopes.std() - 0.4 / math.sqrt(12)) < 5e-3
-    assert abs(act.hinges.std() - 0.5) < 2e-2
-    assert abs(act.hinges.mean()) < 2e-2
-    assert len(act.hinges.unique()) > 11900, 'equal hinges would stay equal'
+    assert act.rows('slopes').shape == act.rows('hinges').shape == (4000, 3)
+    assert act.rows('slopes').abs().max() <= 0.2
+    assert abs(act.rows('slopes').std() - 0.4 / math.sqrt(12)) < 5e-3
+    assert abs(act.rows('hinges').std() - 0.5) < 2e-2
+    assert abs(act.rows('hinges').mean()) < 2e-2
+    assert len(act.rows('hinges').unique()) > 11900, 'equal hinges would stay equal'
 
 
 def test_the_arelu_papers_apl_has_two_parameters():
-    act = APL(S=1, mode='layer')
+    act = APL(S=1, num_groups=1)
     assert sum(p.numel() for p in act.parameters()) == 2
     assert act(torch.zeros(2, 7, 3)).shape == (2, 7, 3)
 
@@ -100,7 +100,7 @@ def test_half_precision(dtype, module):
     x = (3 * random_tensor((2, 4, 5, 5))).to(dtype)
     y = act(x)
     assert y.dtype == dtype
-    expected = formula(x.double(), act.slopes.double(), act.hinges.double(), 1)
+    expected = formula(x.double(), act.rows('slopes').double(), act.rows('hinges').double(), 1)
     assert_near(y, expected, 2 * torch.finfo(dtype).eps)
 
 
@@ -115,7 +115,7 @@ def test_nan_and_infinity():
 def test_learns_a_function():
     """A leaky ReLU with its corner at -1, which two of its hinges can be."""
     torch.manual_seed(0)
-    act = APL(mode='layer')
+    act = APL(num_groups=1)
     x = 3 * torch.randn(128, generator=generator(0))
     target = torch.where(x > -1, x, 0.3 * (x + 1) - 1)
     optimizer = torch.optim.Adam(act.parameters(), lr=0.1)
@@ -135,9 +135,9 @@ def test_s_is_checked(S):
         APL(4, S=S)
 
 
-def test_mode_is_checked():
-    with pytest.raises(ValueError, match="APL: mode must be 'channel' or 'layer', got 'both'"):
-        APL(4, mode='both')
+def test_groups_are_checked():
+    with pytest.raises(ValueError, match="APL: num_groups must be a positive .* got 'both'"):
+        APL(4, num_groups='both')
 
 
 @pytest.mark.parametrize('shape', [(2, 8, 3), (2, 3), (4,), ()])

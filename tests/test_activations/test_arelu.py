@@ -25,8 +25,8 @@ def test_defaults_are_the_papers():
 
 def test_arelu_is_relu_plus_elsa():
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    together = AReLU(0.3, -1.0)(x)
-    assert torch.allclose(together, x.relu() + ELSA(0.3, -1.0)(x), atol=1e-6)
+    together = AReLU(alpha=0.3, beta=-1.0)(x)
+    assert torch.allclose(together, x.relu() + ELSA(alpha=0.3, beta=-1.0)(x), atol=1e-6)
 
 
 @pytest.mark.parametrize('cls', [AReLU, ELSA])

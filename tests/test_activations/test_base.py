@@ -72,7 +72,7 @@ def test_siblings(layers, channels, channel_dim, parent):
     else:
         model = nn.ModuleList([*layers, act])
     assert (act.num_channels, act.channel_dim) == (channels, channel_dim)
-    assert act.points.shape == (channels, 17)
+    assert act.rows('points').shape == (channels, 17)
     assert act.points in set(model.parameters())
     assert unresolved(model) == []
 
@@ -171,9 +171,9 @@ def test_arguments_win_over_the_surroundings():
     act = PWLU(channel_dim=2)
     nn.Sequential(nn.Conv2d(3, 8, 1), act)
     assert (act.num_channels, act.channel_dim) == (8, 2)
-    act = PWLU(mode='layer')
+    act = PWLU(num_groups=1)
     nn.Sequential(nn.Conv2d(3, 8, 1), act)
-    assert act.num_channels == 1
+    assert (act.num_channels, act.num_functions) == (None, 1)
     act = FReLU()
     nn.Sequential(nn.Linear(3, 8), act)
     assert (act.num_channels, act.channel_dim) == (8, 1)
@@ -212,10 +212,10 @@ def test_resolving_draws_no_random_numbers():
 def test_optimizers_see_the_parameters_before_the_first_forward():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), PWLU())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    before = model[1].points.clone()
+    before = model[1].rows('points').clone()
     model(3 * torch.randn(8, 3, 4, 4)).square().sum().backward()
     optimizer.step()
-    assert not torch.equal(model[1].points, before)
+    assert not torch.equal(model[1].rows('points'), before)
 
 
 @pytest.mark.parametrize('kind', [PWLU, FReLU])
@@ -280,7 +280,7 @@ def test_unresolved_lists_paths_and_modules():
     model = Block(
         a=nn.Sequential(PWLU(), nn.Conv2d(3, 4, 1), PWLU()),
         b=Block(act=FReLU()),
-        c=PWLU(mode='layer'),
+        c=PWLU(num_groups=1),
         d=PWLU(4),
     )
     assert unresolved(model) == [('a.0', model.a[0]), ('b.act', model.b.act)]

@@ -28,7 +28,7 @@ def phi(x):
 def learned(version, **kwargs):
     """A DiTAC of random function."""
     torch.manual_seed(0)
-    return DiTAC(version, init='prior', variance=0.01, **kwargs).double()
+    return DiTAC(version=version, init='prior', variance=0.01, **kwargs).double()
 
 
 # Section C ----------------------------------------------------------------------------------------
@@ -51,8 +51,8 @@ def test_zero_velocities(version):
         'leaky': F.leaky_relu(X, 0.01),
         'inf': X,
     }[version]
-    assert_near(DiTAC(version)(X), expected, 1e-15)
-    assert_near(DiTAC(version)(X.float()), expected, 2e-7)
+    assert_near(DiTAC(version=version)(X), expected, 1e-15)
+    assert_near(DiTAC(version=version)(X.float()), expected, 2e-7)
 
 
 @every_version
@@ -75,7 +75,7 @@ def test_equations_4_to_7(version):
         )
     assert_near(act(X), expected, 1e-9)
     # Not the same as without T, and not GELU of T.
-    assert (act(X) - DiTAC(version)(X)).abs().max() > 0.02
+    assert (act(X) - DiTAC(version=version)(X)).abs().max() > 0.02
 
 
 @every_version
@@ -89,7 +89,7 @@ def test_continuous(version):
 
 
 def test_leaky_jumps_where_equation_6_does():
-    act = DiTAC('leaky', domain=(-1, 2), negative_slope=0.2).double()
+    act = DiTAC(version='leaky', domain=(-1, 2), negative_slope=0.2).double()
     x = torch.tensor([-1 - 1e-9, -1.0, 2.0, 2 + 1e-9], dtype=torch.float64)
     assert_near(act(x), torch.tensor([-0.2, -1, 2, 2], dtype=torch.float64), 1e-8)
 
@@ -115,7 +115,7 @@ def test_learns_another_function():
     torch.manual_seed(0)
     x = torch.linspace(0, 2, 400)
     target = x + 0.15 * (6 * x).sin()
-    act = DiTAC('ge')
+    act = DiTAC(version='ge')
     optimizer = torch.optim.Adam(act.parameters(), lr=0.02)
     first = F.mse_loss(act(x), target).item()
     for _ in range(150):
@@ -130,28 +130,28 @@ def test_learns_another_function():
 
 
 def test_per_channel():
-    act = learned('gelu', mode='channel', num_channels=3)
-    assert act.theta.shape == (3, 9)
+    act = learned('gelu', num_channels=3, num_groups=None)
+    assert act.rows('theta').shape == (3, 9)
     x = torch.randn(2, 3, 4, 5, dtype=torch.float64).to(memory_format=torch.channels_last)
     y = act(x)
     assert y.is_contiguous(memory_format=torch.channels_last)
     single = DiTAC().double()
     for c in range(3):
         with torch.no_grad():
-            single.theta.copy_(act.theta[c])
+            single.theta.copy_(act.rows('theta')[c])
         assert_near(y[:, c], single(x[:, c]), 1e-15)
 
 
 def test_channel_count_from_the_surroundings():
-    image = nn.Sequential(nn.Conv2d(3, 8, 1), DiTAC(mode='channel', num_cells=5))
-    tokens = nn.Sequential(nn.Linear(3, 8), DiTAC(mode='channel', num_cells=5))
-    assert image[1].theta.shape == tokens[1].theta.shape == (8, 4)
+    image = nn.Sequential(nn.Conv2d(3, 8, 1), DiTAC(num_groups=None, num_cells=5))
+    tokens = nn.Sequential(nn.Linear(3, 8), DiTAC(num_groups=None, num_cells=5))
+    assert image[1].rows('theta').shape == tokens[1].rows('theta').shape == (8, 4)
     assert image(torch.randn(1, 3, 2, 2)).shape == (1, 8, 2, 2)
     assert tokens(torch.randn(1, 7, 3)).shape == (1, 7, 8)
     with pytest.raises(RuntimeError, match='DiTAC does not know its number of channels'):
-        DiTAC(mode='channel')(torch.randn(1, 8))
+        DiTAC(num_groups=None)(torch.randn(1, 8))
     with pytest.raises(RuntimeError, match='DiTAC does not know its number of channels'):
-        DiTAC(mode='channel').smoothness()
+        DiTAC(num_groups=None).smoothness()
 
 
 # The prior ----------------------------------------------------------------------------------------
@@ -162,13 +162,13 @@ def test_prior(length_scale):
     """The covariance of many draws is the squared exponential, given 0 at both ends."""
     torch.manual_seed(0)
     act = DiTAC(
-        'inf',
+        version='inf',
         num_cells=4,
         domain=(-2, 6),
         init='prior',
         length_scale=length_scale,
         variance=0.01,
-        mode='channel',
+        num_groups=None,
         num_channels=20000,
     )
     place = torch.linspace(0, 1, 5, dtype=torch.float64)
@@ -177,7 +177,7 @@ def test_prior(length_scale):
     for known in (4, 0):
         full = full - torch.outer(full[:, known], full[known]) / full[known, known]
     expected = 8**2 * full[1:4, 1:4]
-    drawn = act.theta.detach().double()
+    drawn = act.rows('theta').detach().double()
     assert_near(drawn.T @ drawn / 20000 / expected.max(), expected / expected.max(), 0.03)
     # theta^T Sigma^-1 theta is chi-squared with 3 degrees of freedom for each channel.
     assert act.smoothness().item() / 20000 == pytest.approx(3, rel=0.05)
@@ -221,8 +221,8 @@ def test_seed_decides_the_draw():
         (dict(init='random'), "init must be 'zero' or 'prior', got 'random'"),
         (dict(length_scale=0), 'length_scale must be a positive number, got 0'),
         (dict(variance=-1.0), 'variance must be a positive number, got -1.0'),
-        (dict(mode='both'), 'mode must be'),
-        (dict(mode='channel', num_channels=0), 'num_channels must be a positive integer'),
+        (dict(num_groups='both'), 'num_groups must be'),
+        (dict(num_channels=0, num_groups=None), 'num_channels must be a positive integer'),
     ],
 )
 def test_errors_name_the_argument(arguments, words):
@@ -232,4 +232,4 @@ def test_errors_name_the_argument(arguments, words):
 
 def test_wrong_number_of_channels():
     with pytest.raises(ValueError, match='DiTAC has 4 channels at dimension 1, got an input'):
-        DiTAC(mode='channel', num_channels=4)(torch.zeros(2, 3))
+        DiTAC(4, num_groups=None)(torch.zeros(2, 3))

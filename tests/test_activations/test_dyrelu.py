@@ -32,7 +32,7 @@ def build(cls, channels=12, dtype=torch.float64, seed=0, **kwargs):
     with torch.no_grad():
         for p in act.parameters():
             p.copy_(torch.randn_like(p) / math.sqrt(p.size(-1)))
-        act.fc1.bias.abs_()  # no dead unit
+        act.fc1_bias.abs_()  # no dead unit
     return act
 
 
@@ -41,8 +41,8 @@ def paper(act, x, dim=1):
     moved = x.movedim(dim, 1)
     flat = moved.reshape(*moved.shape[:2], -1)
     batch, channels, pixels = flat.shape
-    theta = flat.mean(2) @ act.fc1.weight.T + act.fc1.bias
-    theta = theta.clamp(min=0) @ act.fc2.weight.T + act.fc2.bias
+    theta = flat.mean(2) @ act.fc1_weight.view(act.hidden_channels, -1).T + act.fc1_bias
+    theta = theta.clamp(min=0) @ act.fc2_weight.view(-1, act.hidden_channels).T + act.fc2_bias
     delta = 2 / (1 + torch.exp(-theta)) - 1
     per = 1 if isinstance(act, DyReLUA) else channels
     values = []
@@ -53,7 +53,7 @@ def paper(act, x, dim=1):
         values.append(a.unsqueeze(2) * flat + b.unsqueeze(2))
     y = torch.stack(values).amax(0)
     if isinstance(act, DyReLUC):
-        z = torch.einsum('bcp,c->bp', flat, act.attention.weight[0])
+        z = torch.einsum('bcp,c->bp', flat, act.attention_weight)
         e = torch.exp(z / act.temperature)
         pi = (act.gamma * pixels * e / e.sum(1, keepdim=True)).clamp(max=1)
         y = y * pi.unsqueeze(1)
@@ -120,16 +120,17 @@ def test_special_cases_of_table_1():
     """With a hyper function that is forced: ReLU, LeakyReLU, PReLU, and SE."""
     x = random_tensor((3, 5, 4, 4), seed=1)
     act = build(DyReLUB, 5)
-    nn.init.zeros_(act.fc2.weight)
-    nn.init.zeros_(act.fc2.bias)
+    nn.init.zeros_(act.fc2_weight)
+    nn.init.zeros_(act.fc2_bias)
     assert torch.equal(act(x), x.relu())
     slopes = torch.tensor([0.1, -0.2, 0.3, 0.4, 0.5], dtype=torch.float64)
     with torch.no_grad():  # 2 sigmoid(z) - 1 = slope
-        act.fc2.bias[5:10] = torch.log((1 + slopes) / (1 - slopes))
+        act.fc2_bias[5:10] = torch.log((1 + slopes) / (1 - slopes))
     assert_near(act(x), F.prelu(x, slopes), 1e-15)
     # SE: one function with slope from 0 to 1, no intercept.
     act = build(DyReLUB, 5, K=1, alphas=(0.5,), lambda_a=0.5, lambda_b=0.0)
-    weights = act.fc2(F.relu(act.fc1(x.mean((2, 3)))))[:, :5].sigmoid()
+    hidden = F.relu(x.mean((2, 3)) @ act.fc1_weight.view(-1, 5).T + act.fc1_bias)
+    weights = (hidden @ act.fc2_weight.view(-1, 1).T + act.fc2_bias)[:, :5].sigmoid()
     assert_near(act(x), x * weights[:, :, None, None], 1e-15)
 
 
@@ -162,7 +163,7 @@ def test_xor_with_one_linear_layer():
 def test_few_channels_stay_dynamic(cls, channels):
     """A hidden unit at least: what a sample gets depends on the sample."""
     act = build(cls, channels, dtype=torch.float32)
-    assert act.fc1.out_features == 1
+    assert act.hidden_channels == 1
     x = random_tensor((8, channels, 4, 4), torch.float32)
     probe = torch.cat([x, 2 * x, x - 1])
     mean = probe.mean((2, 3))
@@ -175,7 +176,8 @@ def test_new_layers_are_not_dead():
     torch.manual_seed(0)
     samples = torch.randn(64, 8)  # centred, as after BatchNorm
     for _ in range(20):
-        hidden = F.relu(DyReLUB(8).fc1(samples))
+        act = DyReLUB(8)
+        hidden = F.relu(samples @ act.fc1_weight.view(-1, 8).T + act.fc1_bias)
         assert (hidden > 0).any(0).all()
 
 
@@ -199,7 +201,7 @@ def test_attention():
 def test_context(cls):
     """A hyper function that sees another tensor: in some blocks, a convolution's input."""
     act = build(cls, 6, context_channels=10)
-    assert act.fc1.in_features == 10
+    assert act.seen_channels == 10
     x, context = random_tensor((2, 6, 4, 4)), random_tensor((2, 10, 8, 8), seed=1)
     y = act(x, context)
     same = act(x, context.mean((2, 3), keepdim=True))
@@ -275,7 +277,7 @@ def test_compile_and_export(cls):
 @every
 def test_takes_its_channels_from_the_surroundings(cls):
     model = nn.Sequential(nn.Conv2d(3, 20, 3), nn.BatchNorm2d(20), cls())
-    assert model[2].fc1.in_features == 20
+    assert model[2].seen_channels == 20
     assert model(torch.randn(2, 3, 8, 8)).shape == (2, 20, 6, 6)
     tokens = nn.Sequential(nn.Linear(3, 20), cls())
     assert tokens(torch.randn(2, 7, 3)).shape == (2, 7, 20)
@@ -287,13 +289,13 @@ def test_state_dict():
     act = DyReLUC(16, K=3)
     shapes = {name: tuple(value.shape) for name, value in act.state_dict().items()}
     assert shapes == {
-        'fc1.weight': (2, 16),
-        'fc1.bias': (2,),
-        'fc2.weight': (96, 2),
-        'fc2.bias': (96,),
-        'attention.weight': (1, 16),
+        'fc1_weight': (2 * 16,),
+        'fc1_bias': (2,),
+        'fc2_weight': (96 * 2,),
+        'fc2_bias': (96,),
+        'attention_weight': (16,),
     }
-    assert tuple(DyReLUA(16).fc2.weight.shape) == (4, 2)
+    assert tuple(DyReLUA(16).fc2_weight.shape) == (4 * 2,)
 
 
 @pytest.mark.parametrize(

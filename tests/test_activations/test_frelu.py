@@ -16,7 +16,7 @@ from mmact.activations import Activation, FReLU, unresolved
 
 def make_frelu(channels=5, kernel_size=3):
     """With parameters and statistics as after some training."""
-    act = FReLU(channels, kernel_size)
+    act = FReLU(channels, kernel_size=kernel_size)
     for number, tensor in enumerate(act.state_dict().values()):
         if tensor.is_floating_point():
             tensor.copy_(random_tensor(tensor.shape, torch.float32, seed=number).abs() + 0.1)
@@ -112,7 +112,7 @@ def test_state_dict_and_copies():
 @pytest.mark.parametrize('kernel_size', [0, 2, 4, -1, 3.0, (3, 3), '3', True, None])
 def test_kernel_size_is_checked(kernel_size):
     with pytest.raises(ValueError, match='kernel_size'):
-        FReLU(4, kernel_size)
+        FReLU(4, kernel_size=kernel_size)
 
 
 @pytest.mark.parametrize('num_channels', [0, -1, 2.0, '4', True])

@@ -20,7 +20,7 @@ def test_values_and_gradients(name, k):
     layout = CHANNEL_LAYOUTS[name]
     x = layout.place(random_tensor(layout.shape(6))).requires_grad_()
     dim = layout.channel_dim % x.dim()
-    act = Maxout(k, channel_dim=layout.channel_dim)
+    act = Maxout(k=k, channel_dim=layout.channel_dim)
     y = act(x)
     groups = [
         torch.stack([x.select(dim, j) for j in range(i, i + k)]).max(0).values
@@ -33,7 +33,7 @@ def test_values_and_gradients(name, k):
 
 
 def test_gradcheck():
-    assert torch.autograd.gradcheck(Maxout(3), random_tensor((2, 6, 4)).requires_grad_())
+    assert torch.autograd.gradcheck(Maxout(k=3), random_tensor((2, 6, 4)).requires_grad_())
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
@@ -48,13 +48,13 @@ def test_memory_format_and_dtype_are_kept(dtype):
 def test_nan_spoils_its_group_alone():
     x = random_tensor((2, 6, 3))
     x[1, 4, 2] = math.nan
-    bad = Maxout(2)(x).isnan()
+    bad = Maxout(k=2)(x).isnan()
     assert bad.sum() == 1
     assert bad[1, 2, 2]
 
 
 def test_the_new_width_reaches_the_next_layer():
-    model = nn.Sequential(nn.Conv2d(3, 8, 1), Maxout(4), PWLU())
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Maxout(k=4), PWLU())
     assert unresolved(model) == []
     assert (model[1].num_channels, model[1].out_channels) == (8, 2)
     assert model[2].num_channels == 2
@@ -68,7 +68,7 @@ def test_after_a_linear_layer_channels_are_last():
 
 
 def test_alone_it_takes_any_input():
-    act = Maxout(2)
+    act = Maxout(k=2)
     assert act.out_channels is None
     assert act(torch.zeros(3, 4)).shape == (3, 2)
     assert act(torch.zeros(3, 10, 2)).shape == (3, 5, 2)
@@ -85,15 +85,15 @@ def test_in_conv_module():
 @pytest.mark.parametrize('k', [0, 1, -2, 2.0, '2', None, True])
 def test_k_is_checked(k):
     with pytest.raises(ValueError, match='Maxout: k must be an integer >= 2'):
-        Maxout(k)
+        Maxout(k=k)
 
 
 @pytest.mark.parametrize(
     'build',
     [
-        lambda: Maxout(3, num_channels=8),
-        lambda: nn.Sequential(nn.Conv2d(3, 8, 1), Maxout(3)),
-        lambda: Maxout(3)(torch.zeros(2, 8)),
+        lambda: Maxout(8, k=3),
+        lambda: nn.Sequential(nn.Conv2d(3, 8, 1), Maxout(k=3)),
+        lambda: Maxout(k=3)(torch.zeros(2, 8)),
     ],
     ids=['argument', 'registered', 'forward'],
 )

@@ -28,7 +28,7 @@ onnxruntime = pytest.importorskip('onnxruntime')
 CHANNELS = 8
 ACTIVATIONS = {
     'PWLU': lambda: PWLU(num_channels=CHANNELS),
-    'PWLU layer-wise': lambda: PWLU(mode='layer'),
+    'PWLU layer-wise': lambda: PWLU(num_groups=1),
     'DiTAC as PWLU': lambda: to_pwlu(DiTAC(init='prior', variance=0.01))[0],
     'PAU as PWLU': lambda: to_pwlu(PAU(), bounds=(-4, 4))[0],
     'AReLU': AReLU,
@@ -36,7 +36,7 @@ ACTIVATIONS = {
     'APL': lambda: APL(num_channels=CHANNELS),
     'SReLU': lambda: SReLU(num_channels=CHANNELS),
     'Mixture': Mixture,
-    'PAU': lambda: PAU(num_channels=CHANNELS),
+    'PAU': lambda: PAU(CHANNELS, num_groups=None),
     'DyReLUA': lambda: DyReLUA(CHANNELS),
     'DyReLUB': lambda: DyReLUB(CHANNELS),
     'DyReLUC': lambda: DyReLUC(CHANNELS),

@@ -71,8 +71,8 @@ def test_conv_module_passes_on_arguments():
     act = ConvModule(3, 4, 1, act_cfg=cfg).activate
     assert (act.num_intervals, act.left_bound[0].item(), act.num_channels) == (8, -2.0, 4)
     assert cfg == dict(type='PWLU', num_intervals=8, bounds=(-2, 2))
-    act = ConvModule(3, 4, 1, act_cfg=dict(type='PWLU', mode='layer')).activate
-    assert act.points.shape == (1, 17)
+    act = ConvModule(3, 4, 1, act_cfg=dict(type='PWLU', num_groups=1)).activate
+    assert act.rows('points').shape == (1, 17)
     act = ConvModule(3, 4, 1, act_cfg=dict(type='PWLU', num_channels=4, channel_dim=1)).activate
     assert act.num_channels == 4
 

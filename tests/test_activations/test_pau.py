@@ -18,8 +18,8 @@ X = torch.linspace(-3, 3, 601)
 def test_starts_as_the_papers_leaky_relu():
     """Section 4: all experiments start from LeakyReLU, orders (5, 4), one PAU per layer."""
     act = PAU()
-    assert act.numerator.shape == (1, 6)
-    assert act.denominator.shape == (1, 4)
+    assert act.rows('numerator').shape == (1, 6)
+    assert act.rows('denominator').shape == (1, 4)
     assert sum(p.numel() for p in act.parameters()) == 10
     assert (act(X) - nn.functional.leaky_relu(X, 0.01)).abs().max() < 0.05
 
@@ -27,8 +27,8 @@ def test_starts_as_the_papers_leaky_relu():
 @pytest.mark.parametrize('version', ['A', 'B', 'C', 'N'])
 @pytest.mark.parametrize(('m', 'n'), [(5, 4), (3, 2)])
 def test_starts_near_the_function_it_is_told(m, n, version):
-    act = PAU(m, n, init=torch.tanh, version=version)
-    assert act.denominator.shape == (1, n + (version == 'C'))
+    act = PAU(m=m, n=n, init=torch.tanh, version=version)
+    assert act.rows('denominator').shape == (1, n + (version == 'C'))
     assert (act(X) - X.tanh()).abs().max() < 0.05
 
 
@@ -36,29 +36,29 @@ def test_sets_of_coefficients():
     """One for the layer, one per channel, one per group of channels."""
     x = torch.randn(2, 12, 5, 5)
     single = PAU(init='swish')
-    for num_channels in (1, 12, 4):
-        act = PAU(init='swish', num_channels=num_channels)
-        assert act.numerator.shape == (num_channels, 6)
+    for num_groups in (1, 12, 4):
+        act = PAU(init='swish', num_groups=num_groups)
+        assert act.rows('numerator').shape == (num_groups, 6)
         assert torch.equal(act(x), single(x))
     with torch.no_grad():
-        act.numerator[2] *= 2  # channels 6 to 8
+        act.rows('numerator')[2] *= 2  # channels 6 to 8
     factor = torch.ones(12, 1, 1)
     factor[6:9] = 2
     assert torch.allclose(act(x), single(x) * factor)
-    with pytest.raises(ValueError, match='x has 10 channels .* 4 sets'):
+    with pytest.raises(ValueError, match='PAU has a multiple of 4 channels .*10, 5, 5'):
         act(torch.randn(2, 10, 5, 5))
 
 
 def test_channel_count_from_the_surroundings():
-    image = nn.Sequential(nn.Conv2d(3, 8, 1), PAU(num_channels=None))
-    tokens = nn.Sequential(nn.Linear(3, 8), PAU(num_channels=None))
+    image = nn.Sequential(nn.Conv2d(3, 8, 1), PAU(num_groups=None))
+    tokens = nn.Sequential(nn.Linear(3, 8), PAU(num_groups=None))
     for model in (image, tokens):
-        assert model[1].numerator.shape == (8, 6)
+        assert model[1].rows('numerator').shape == (8, 6)
     assert image(torch.randn(1, 3, 2, 2)).shape == (1, 8, 2, 2)
     assert tokens[1].channel_dim == -1
     assert tokens(torch.randn(1, 7, 3)).shape == (1, 7, 8)
     with pytest.raises(RuntimeError, match='PAU does not know its number of channels'):
-        PAU(num_channels=None)(torch.randn(1, 8))
+        PAU(num_groups=None)(torch.randn(1, 8))
 
 
 @pytest.mark.parametrize(
@@ -78,8 +78,8 @@ def test_errors_name_the_argument(arguments, words):
 
 
 def test_unusual_orders_are_errors_or_work_but_never_end_the_program():
-    assert PAU(7, 2, init='tanh')(X).isfinite().all()
-    assert PAU(1, 1, init='tanh')(X).isfinite().all()
+    assert PAU(m=7, n=2, init='tanh')(X).isfinite().all()
+    assert PAU(m=1, n=1, init='tanh')(X).isfinite().all()
 
 
 def test_instances_are_not_kept_alive():
@@ -162,8 +162,8 @@ def test_mean_of_the_noise_is_the_function_itself():
 
 
 def test_state_is_that_of_pau():
-    act = RPAU(alpha=0.3, m=3, n=2, init='tanh', num_channels=2)
-    plain = PAU(3, 2, init='relu', num_channels=2)
+    act = RPAU(alpha=0.3, m=3, n=2, init='tanh', num_groups=2)
+    plain = PAU(m=3, n=2, init='relu', num_groups=2)
     plain.load_state_dict(act.state_dict())
     x = torch.randn(1, 2, 9)
     assert torch.equal(plain(x), copy.deepcopy(act).eval()(x))

@@ -29,8 +29,8 @@ def formula(x, alpha, t, dim):
 @pytest.mark.parametrize('name', LAYOUTS)
 def test_values_and_gradients(name, t):
     layout = LAYOUTS[name]
-    mode = 'layer' if layout.channel_dim is None else 'channel'
-    act = make_pdelu(4, t=t, mode=mode, channel_dim=layout.channel_dim)
+    num_groups = 1 if layout.channel_dim is None else None
+    act = make_pdelu(4, t=t, num_groups=num_groups, channel_dim=layout.channel_dim)
     x = layout.place(2 * random_tensor(layout.shape(4), seed=1)).requires_grad_()
     grad = random_tensor(x.shape, seed=2)
     y, expected = act(x), formula(x, act.alpha, t, layout.channel_dim)
@@ -57,7 +57,7 @@ def test_gradcheck(t):
 @pytest.mark.parametrize('t', [0.0, 0.5, 0.9, 1.0, 1.5])
 def test_far_below(t, dtype):
     """At the end of the bracket and beyond: -alpha, with finite gradients."""
-    act = PDELU(mode='layer', t=t, alpha=0.7)
+    act = PDELU(num_groups=1, t=t, alpha=0.7)
     end = -1 / (1 - t) if t < 1 else -1e4
     x = torch.tensor([end, 1.5 * end, 1e3 * end, -math.inf], dtype=torch.float64).to(dtype)
     x.requires_grad_()
@@ -71,15 +71,15 @@ def test_far_below(t, dtype):
 def test_accurate_near_zero():
     """No cancellation in exp_t(x) - 1: the relative error is float32's."""
     x = -torch.logspace(-30, -1, 100)
-    y = PDELU(mode='layer')(x)
+    y = PDELU(num_groups=1)(x)
     exact = torch.expm1(torch.log1p(0.1 * x.double()) / 0.1)
     assert ((y - exact) / exact).abs().max() < 5e-7
 
 
 def test_limit_is_elu():
     x = random_tensor((50,))
-    assert_near(PDELU(mode='layer', t=1.0).double()(x), F.elu(x), 1e-15)
-    assert_near(PDELU(mode='layer', t=1 - 1e-6).double()(x), F.elu(x), 1e-5)
+    assert_near(PDELU(num_groups=1, t=1.0).double()(x), F.elu(x), 1e-15)
+    assert_near(PDELU(num_groups=1, t=1 - 1e-6).double()(x), F.elu(x), 1e-5)
 
 
 def test_defaults():
@@ -122,7 +122,7 @@ def test_nan_and_infinity():
         (dict(t='0.9'), 't must be'),
         (dict(alpha=math.inf), 'alpha must be a finite number, got'),
         (dict(alpha=None), 'alpha must be'),
-        (dict(mode='both'), "mode must be 'channel' or 'layer'"),
+        (dict(num_groups=0), 'num_groups must be a positive integer or None'),
         (dict(num_channels=0), 'num_channels'),
     ],
 )

@@ -21,16 +21,16 @@ from .utils import expected_output, make_pwlu, randomise
 # Construction -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('mode', ['channel', 'layer'])
-def test_parameters_and_buffers(mode):
-    act = PWLU(num_channels=5, num_intervals=6, mode=mode)
-    c = 5 if mode == 'channel' else 1
+@pytest.mark.parametrize('num_groups', [None, 1])
+def test_parameters_and_buffers(num_groups):
+    act = PWLU(num_channels=5, num_intervals=6, num_groups=num_groups)
+    c = num_groups or 5
     assert {name: tuple(p.shape) for name, p in act.named_parameters()} == {
         'left_bound': (c,),
         'right_bound': (c,),
         'left_slope': (c,),
         'right_slope': (c,),
-        'points': (c, 7),
+        'points': (c * 7,),
     }
     assert {name: (tuple(b.shape), b.dtype) for name, b in act.named_buffers()} == {
         'running_mean': ((c,), torch.float32),
@@ -53,7 +53,7 @@ def test_defaults_are_the_papers():
 
 
 def test_layer_wise_needs_no_channels():
-    act = PWLU(mode='layer')
+    act = PWLU(num_groups=1)
     assert act.resolved
     assert unresolved(act) == []
     for shape in ((), (7,), (2, 5), (2, 5, 3, 3), (1, 2, 3, 4, 5)):
@@ -84,8 +84,8 @@ def test_layer_wise_needs_no_channels():
         (dict(bounds=3.0), 'bounds'),
         (dict(bounds=('a', 'b')), 'bounds'),
         (dict(bounds=None), 'bounds'),
-        (dict(mode='channels'), 'mode'),
-        (dict(mode=None), 'mode'),
+        (dict(num_groups=0), 'num_groups'),
+        (dict(num_groups=3), 'num_groups'),
         (dict(channel_dim=1.0), 'channel_dim'),
         (dict(channel_dim='last'), 'channel_dim'),
         (dict(channel_dim=True), 'channel_dim'),
@@ -103,7 +103,7 @@ def test_bad_arguments_are_named_with_the_value_seen(arguments, named):
 
 
 def test_repr():
-    for act in (PWLU(), PWLU(7), PWLU(mode='layer'), PWLU(7, channel_dim=-1)):
+    for act in (PWLU(), PWLU(7), PWLU(num_groups=1), PWLU(7, channel_dim=-1)):
         text = repr(act)
         assert text.startswith('PWLU(')
         assert f'num_channels={act.num_channels}' in text
@@ -127,7 +127,7 @@ def test_inplace_is_accepted_and_writes_nothing():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_starts_as_relu_to_the_bit(num_intervals, dtype):
     """All these lengths are exact in binary, so nothing rounds, in training and in evaluation."""
-    act = PWLU(3, num_intervals)
+    act = PWLU(3, num_intervals=num_intervals)
     x = torch.linspace(-5.9, 5.9, 3001).to(dtype).expand(2, 3, 3001)
     assert torch.equal(act(x), F.relu(x))
     assert torch.equal(act.eval()(x), F.relu(x))
@@ -136,7 +136,7 @@ def test_starts_as_relu_to_the_bit(num_intervals, dtype):
 @pytest.mark.parametrize('num_intervals', [2, 6, 10, 30, 100])
 @pytest.mark.parametrize('bounds', [(-3.0, 3.0), (-2.7, 2.7), (-0.1, 0.1), (-1e3, 1e3)])
 def test_starts_as_relu_on_any_symmetric_bounds(num_intervals, bounds):
-    act = PWLU(1, num_intervals, bounds)
+    act = PWLU(1, num_intervals=num_intervals, bounds=bounds)
     x = torch.linspace(-2.0 * bounds[1], 2.0 * bounds[1], 2001).view(-1, 1)
     for training in (True, False):
         y = act.train(training)(x)
@@ -145,16 +145,16 @@ def test_starts_as_relu_on_any_symmetric_bounds(num_intervals, bounds):
         assert torch.equal(y[left], torch.zeros_like(y[left]))
         assert_near(y / bounds[1], F.relu(x) / bounds[1], 1e-6)
         assert torch.equal(
-            act.points[0, : num_intervals // 2 + 1], torch.zeros(num_intervals // 2 + 1)
+            act.rows('points')[0, : num_intervals // 2 + 1], torch.zeros(num_intervals // 2 + 1)
         )
 
 
 @pytest.mark.parametrize('num_intervals', [1, 3, 15])
 def test_odd_number_of_intervals_cuts_the_corner(num_intervals):
     """ReLU at every end; 0 lies in the middle of an interval of length d, where it is d / 4."""
-    act = PWLU(1, num_intervals)
+    act = PWLU(1, num_intervals=num_intervals)
     ends = torch.linspace(-3, 3, num_intervals + 1)
-    assert_near(act.points.detach()[0], F.relu(ends), 1e-6)
+    assert_near(act.rows('points').detach()[0], F.relu(ends), 1e-6)
     assert act(torch.zeros(1, 1)).item() == pytest.approx(6 / num_intervals / 4)
     outside = torch.tensor([[-8.0], [8.0]])
     assert torch.equal(act(outside), F.relu(outside))
@@ -417,7 +417,7 @@ def realignment(act):
 
 
 def edit_data(act):
-    act.points.data.mul_(2)
+    act.rows('points').data.mul_(2)
     act.left_bound.data -= 1
     return act
 
@@ -434,7 +434,7 @@ def replace_parameter(act):
 
 
 def exchange_data(act):
-    act.points.data = act.points.data.flip(1).contiguous()
+    act.points.data = act.rows('points').data.flip(1).flatten()
     return act
 
 

@@ -43,18 +43,18 @@ def test_fold_affine_changes_nothing_of_the_original():
     assert all(torch.equal(v, act.state_dict()[k]) for k, v in before.items())
 
 
-@pytest.mark.parametrize('mode', ['channel', 'layer'])
+@pytest.mark.parametrize('num_groups', [None, 1])
 @pytest.mark.parametrize('scale', [2.0, -0.5, 0.0])
-def test_fold_affine_of_numbers(scale, mode):
+def test_fold_affine_of_numbers(scale, num_groups):
     """A layer-wise function stays one for all channels."""
-    act = make_pwlu(5, mode=mode)
+    act = make_pwlu(5, num_groups=num_groups)
     folded = act.fold_affine(scale, 0.25)
     x = 5 * random_tensor((20, 5, 3), torch.float32)
     assert_near(folded(x), act(scale * x + 0.25), 1e-5)
 
 
 def test_fold_affine_of_a_layer_wise_function_by_channel():
-    act = make_pwlu(mode='layer')
+    act = make_pwlu(num_groups=1)
     scale, shift = torch.tensor([1.0, -2.0, 0.0]), torch.tensor([0.5, -0.5, 1.0])
     folded = act.fold_affine(scale, shift)
     assert folded.num_channels == 3
@@ -64,14 +64,14 @@ def test_fold_affine_of_a_layer_wise_function_by_channel():
     assert_near(mixed(x), act(2 * x + shift[:, None]), 1e-5)
 
 
-@pytest.mark.parametrize('mode', ['channel', 'layer'])
-def test_fold_affine_of_a_batch_norm(mode):
+@pytest.mark.parametrize('num_groups', [None, 1])
+def test_fold_affine_of_a_batch_norm(num_groups):
     """What deployment does: conv, BN, PWLU become conv, PWLU."""
 
     def batch(number):
         return random_tensor((8, 4, 5, 5), torch.float32, seed=number) * (1 + number) + number
 
-    norm, act = nn.BatchNorm2d(4), make_pwlu(4, mode=mode)
+    norm, act = nn.BatchNorm2d(4), make_pwlu(4, num_groups=num_groups)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, -0.7, 1e-4, 3.0]))
         norm.bias.copy_(torch.tensor([0.0, 1.0, -1.0, 0.2]))
@@ -126,12 +126,25 @@ def test_fold_affine_of_a_frozen_function():
     assert_near(act.fold_affine(-2.0, 0.5)(x), act(-2 * x + 0.5), 1e-5)
 
 
-def test_fold_affine_in_phase_one_is_refused():
-    """There the function is ReLU, not that of the parameters: a fold of them would be another."""
+def test_fold_affine_in_phase_one():
+    """The function is that of the parameters there, too."""
     act = make_pwlu(3)
     act.start_collecting()
-    with pytest.raises(RuntimeError, match=r'fold_affine.*realign'):
-        act.fold_affine(-2.0, 0.5)
+    x = 4 * random_tensor((100, 3), torch.float32)
+    assert_near(act.fold_affine(-2.0, 0.5)(x), act(-2 * x + 0.5), 1e-5)
+
+
+def test_fold_affine_of_groups():
+    """Numbers keep the groups; a scale per channel gives each channel a function."""
+    act = make_pwlu(6, num_groups=3).eval()
+    x = 4 * random_tensor((100, 6), torch.float32)
+    same = act.fold_affine(-2.0, 0.5)
+    assert same.num_functions == 3
+    assert_near(same(x), act(-2 * x + 0.5), 1e-5)
+    scale = torch.tensor([1.0, -0.5, 2.0, 0.3, 1.5, -1.0])
+    each = act.fold_affine(scale, 0.5)
+    assert each.num_functions == 6
+    assert_near(each(x), act(scale * x + 0.5), 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mmact.activations import SLAF
 
 
 def make_slaf(degree):
-    act = SLAF(degree).double()
+    act = SLAF(degree=degree).double()
     act.coefficients.data.copy_(random_tensor((degree + 1,)))
     return act
 
@@ -50,7 +50,7 @@ def test_gradcheck():
 @pytest.mark.parametrize('degree', range(1, 8))
 def test_starts_nearest_to_relu(degree):
     """The best polynomial: its error is orthogonal to all powers under the normal density."""
-    act = SLAF(degree)
+    act = SLAF(degree=degree)
     x = torch.linspace(-15, 15, 300_001, dtype=torch.float64)
     density = torch.exp(-(x**2) / 2) / math.sqrt(2 * math.pi) * (x[1] - x[0])
     difference = formula(x, act.coefficients.detach().double()) - x.clamp(min=0)
@@ -88,4 +88,4 @@ def test_nan():
 @pytest.mark.parametrize('degree', [0, -1, 2.0, '3', None, True, 1000])
 def test_degree_is_checked(degree):
     with pytest.raises(ValueError, match='SLAF: degree must be an integer from 1 to'):
-        SLAF(degree)
+        SLAF(degree=degree)

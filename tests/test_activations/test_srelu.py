@@ -37,8 +37,8 @@ def formula(x, t_l, a_l, t_r, a_r, dim):
 @pytest.mark.parametrize('name', LAYOUTS)
 def test_values_and_gradients(name):
     layout = LAYOUTS[name]
-    mode = 'layer' if layout.channel_dim is None else 'channel'
-    act = make_srelu(4, mode=mode, channel_dim=layout.channel_dim)
+    num_groups = 1 if layout.channel_dim is None else None
+    act = make_srelu(4, num_groups=num_groups, channel_dim=layout.channel_dim)
     x = layout.place(2 * random_tensor(layout.shape(4), seed=12)).requires_grad_()
     grad = random_tensor(x.shape, seed=13)
     tensors = (x, *parameters(act))
@@ -75,7 +75,7 @@ def test_defaults():
     x = torch.tensor([-2.0, 0.5, 3.0]).repeat(3, 1).T
     assert_near(act(x), torch.tensor([-0.4, 0.5, 1 + 0.9 * 2]).repeat(3, 1).T, 1e-6)
     assert {n: tuple(p.shape) for n, p in act.named_parameters()} == dict.fromkeys(NAMES, (3,))
-    leaky = SReLU(mode='layer', init=(0, 0.2, 1, 1))
+    leaky = SReLU(num_groups=1, init=(0, 0.2, 1, 1))
     assert_near(leaky(x), torch.nn.functional.leaky_relu(x, 0.2), 1e-6)
 
 
@@ -84,7 +84,7 @@ def test_defaults():
 def test_crossed_thresholds(dtype, gap):
     """t_r at or below t_l acts as if it were t_l: continuous, with gradients for both."""
     module = torch.float32 if dtype == torch.float16 else dtype
-    act = SReLU(mode='layer', init=(1.0, 0.3, 1.0, 0.6)).to(module)
+    act = SReLU(num_groups=1, init=(1.0, 0.3, 1.0, 0.6)).to(module)
     with torch.no_grad():
         act.right_threshold -= gap
     x = torch.linspace(-3, 5, 801, dtype=torch.float64).to(dtype).requires_grad_()
@@ -100,7 +100,7 @@ def test_crossed_thresholds(dtype, gap):
 
 def test_crossed_thresholds_come_back():
     """The gradient of t_r leads to the function that it should be."""
-    act = SReLU(mode='layer', init=(0.0, 0.2, 0.0, 0.1))
+    act = SReLU(num_groups=1, init=(0.0, 0.2, 0.0, 0.1))
     with torch.no_grad():
         act.right_threshold -= 0.5
     x = torch.linspace(-2, 4, 100)
@@ -146,8 +146,8 @@ def test_init_is_checked(init):
 
 
 def test_arguments_and_inputs_are_checked():
-    with pytest.raises(ValueError, match="SReLU: mode must be 'channel' or 'layer'"):
-        SReLU(4, mode='both')
+    with pytest.raises(ValueError, match='SReLU: num_groups must be a positive integer'):
+        SReLU(4, num_groups='both')
     with pytest.raises(ValueError, match='SReLU has 4 channels at dimension 1'):
         SReLU(4)(torch.zeros(2, 8))
     with pytest.raises(RuntimeError, match=r'SReLU.*num_channels'):

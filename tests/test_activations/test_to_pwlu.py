@@ -33,12 +33,12 @@ SCALAR = {
     'APL': lambda: APL(3),
     'AReLU': AReLU,
     'DiTAC': lambda: DiTAC(init='prior'),
-    'DiTAC_channel': lambda: DiTAC(init='prior', mode='channel', num_channels=3),
-    'DiTAC_inf': lambda: DiTAC('inf', init='prior'),
+    'DiTAC_channel': lambda: DiTAC(3, init='prior', num_groups=None),
+    'DiTAC_inf': lambda: DiTAC(version='inf', init='prior'),
     'ELSA': ELSA,
     'Mixture': Mixture,
     'PAU': PAU,
-    'PAU_channel': lambda: PAU(init='tanh', num_channels=3),
+    'PAU_channel': lambda: PAU(3, init='tanh', num_groups=None),
     'PDELU': lambda: PDELU(3),
     'PWLU': lambda: PWLU(3),
     'RPAU': RPAU,
@@ -108,15 +108,15 @@ def test_number_of_intervals_and_error():
 
 
 def test_what_comes_back():
-    act = DiTAC(mode='channel', num_channels=3, channel_dim=-1).double()
+    act = DiTAC(3, num_groups=None, channel_dim=-1).double()
     layer, _ = to_pwlu(act.train(), max_error=0.01)
     assert isinstance(layer, PWLU)
-    assert (layer.num_channels, layer.mode, layer.channel_dim) == (3, 'channel', -1)
+    assert (layer.num_channels, layer.num_groups, layer.channel_dim) == (3, None, -1)
     assert (layer.phase, layer.training) == ('learn', True)
-    assert layer.points.dtype == torch.float64
+    assert layer.rows('points').dtype == torch.float64
     assert not to_pwlu(act.eval(), max_error=0.01)[0].training
     single = to_pwlu(nn.GELU())[0]
-    assert single.mode == 'layer'
+    assert single.num_groups == 1
     assert single(torch.randn(2, 5, 4)).shape == (2, 5, 4)
 
 
@@ -140,7 +140,7 @@ def test_not_elementwise(act):
 
 def test_what_cannot_be_reached():
     with pytest.raises(ValueError, match='a function that jumps cannot be reached'):
-        to_pwlu(DiTAC('leaky', domain=(-1, 2)))
+        to_pwlu(DiTAC(version='leaky', domain=(-1, 2)))
     with pytest.raises(RuntimeError, match='PWLU does not know its number of channels'):
         to_pwlu(PWLU())
 

@@ -12,20 +12,22 @@ from mmact.ops import reference
 
 def randomise(act: PWLU, seed: int = 0) -> PWLU:
     """Gives the function random parameters, as after some learning."""
-    values = make_parameters(act.num_channels, act.num_intervals, seed=seed)
+    values = make_parameters(act.num_functions, act.num_intervals, seed=seed)
     with torch.no_grad():
         for name, value in zip(PWLU_PARAMETERS, values, strict=True):
-            getattr(act, name).copy_(value)
+            getattr(act, name).copy_(value.flatten())
     return act
 
 
 def make_pwlu(channels: int = 4, seed: int = 0, **kwargs) -> PWLU:
     """A PWLU of random function."""
+    if kwargs.get('num_groups') == 1:
+        channels = None
     return randomise(PWLU(channels, **kwargs), seed)
 
 
 def expected_output(act: PWLU, x: Tensor) -> Tensor:
     """What the function of act's parameters, as they are now, gives in float64."""
-    values = [getattr(act, name).detach().double() for name in PWLU_PARAMETERS]
+    values = [p.detach().double() for p in act._parameters_in_order()]
     dim = 1 if act.channel_dim is None else act.channel_dim
     return reference.pwlu(x.detach().double(), *values, channel_dim=dim)

@@ -377,7 +377,7 @@ def test_only_the_activation_differs_from_the_baseline(path, tmp_path):
     for key in keys:
         assert without_scope(cfg[key]) == without_scope(base[key]), key
     if act_cfg.type == 'PAU':
-        assert act_cfg == dict(type='PAU', m=5, n=4, init='leaky_relu_0.01', num_channels=1)
+        assert act_cfg == dict(type='PAU', m=5, n=4, init='leaky_relu_0.01', num_groups=1)
     elif act_cfg.type == 'DyReLUC':
         # The weights want ReLU. Three times the paper's function, whose attention starts at 1/3.
         x = torch.randn(2, 4, 5, 5)
@@ -432,7 +432,7 @@ def test_settings_of_the_paper(path, tmp_path):
     hooks = cfg.get('custom_hooks', [])
     if kind_of(path) is PWLU:
         assert backbone.act_cfg.num_intervals == 16
-        assert backbone.act_cfg.get('mode', 'channel') == 'channel'
+        assert backbone.act_cfg.get('num_groups') is None
         assert [(h.type, h.phase1, h.by_epoch) for h in hooks] == [
             ('PWLURealignHook', 36645, False)
         ]

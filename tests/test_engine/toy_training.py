@@ -67,7 +67,7 @@ class ToyModel(BaseModel):
         self.start_of_extra = start_of_extra
         self.iteration = 0
         if start_of_extra is not None:
-            self.extra = PWLU(mode='layer')
+            self.extra = PWLU(num_groups=1)
 
     def forward(self, inputs, labels, mode):
         x = self.conv(inputs)

@@ -95,8 +95,8 @@ def test_initialisation():
     conv = head.conv_layers[2].expand_conv.conv
     assert conv.weight.std().item() == pytest.approx((2 / conv.out_channels) ** 0.5, rel=0.05)
     for act in (m for m in head.modules() if isinstance(m, DyReLUC)):
-        assert not act.fc2.weight.any()
-        assert act.fc1.weight.any()
+        assert not act.fc2_weight.any()
+        assert act.fc1_weight.any()
 
 
 @pytest.mark.parametrize('kind', [None, 'DyReLUA', 'DyReLUB', 'DyReLUC', 'PWLU'])
@@ -160,7 +160,7 @@ def test_positions_and_hyper_input():
     head = small_head(act_cfg=dict(type='DyReLUB'), hyper_input=dict(A1='conv', A3='conv'))
     block = head.conv_layers[2]
     names = ('expand_conv', 'depthwise_conv', 'linear_conv')
-    seen = [getattr(block, name).activate.fc1.in_features for name in names]
+    seen = [getattr(block, name).activate.seen_channels for name in names]
     assert seen == [16, 48, 48]
     assert head.eval()(features()).shape == (2, 17, 16, 16)
 

@@ -103,14 +103,14 @@ def test_dynamic_network_starts_as_its_relu_twin(make):
 def test_width_of_hyper_functions_and_what_they_see():
     act = dict(type='DyReLUB', reduction=4)
     own = MobileNetV2(0.5, act_cfg=act).layer3[1].conv
-    assert [m.activate.fc1.in_features for m in own] == [96, 96, 16]
-    assert [m.activate.fc1.out_features for m in own] == [24, 24, 4]
+    assert [m.activate.seen_channels for m in own] == [96, 96, 16]
+    assert [m.activate.hidden_channels for m in own] == [24, 24, 4]
     conv = MobileNetV2(0.5, act_cfg=act, hyper_input='conv')
-    assert [m.activate.fc1.in_features for m in conv.layer3[1].conv] == [16, 96, 96]
-    assert conv.conv1.activate.fc1.in_features == 3
-    assert conv.conv2.activate.fc1.in_features == 160
+    assert [m.activate.seen_channels for m in conv.layer3[1].conv] == [16, 96, 96]
+    assert conv.conv1.activate.seen_channels == 3
+    assert conv.conv2.activate.seen_channels == 160
     mixed = MobileNetV2(0.5, act_cfg=act, hyper_input=dict(A3='conv')).layer3[1].conv
-    assert [m.activate.fc1.in_features for m in mixed] == [96, 96, 96]
+    assert [m.activate.seen_channels for m in mixed] == [96, 96, 96]
 
 
 @every_net

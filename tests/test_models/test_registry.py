@@ -41,7 +41,7 @@ def test_activations_resolve_from_any_scope(scope):
             assert registry.get(name) is getattr(activations, name)
             assert registry.get(f'mmact.{name}') is getattr(activations, name)
         layer = MODELS.build(dict(type='PWLU', num_channels=3, num_intervals=8))
-    assert layer.points.shape == (3, 9)
+    assert layer.rows('points').shape == (3, 9)
 
 
 @pytest.mark.parametrize('scope', [None, *CODEBASES])

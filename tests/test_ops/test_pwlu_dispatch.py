@@ -164,7 +164,7 @@ def call(x_shape=(2, 3, 4), x_dtype=torch.float32, channel_dim=1, **replaced):
         (dict(x_shape=()), ValueError, ['channel_dim=1', '()']),
         (dict(channel_dim=3), ValueError, ['channel_dim=3', '(2, 3, 4)']),
         (dict(channel_dim=-4), ValueError, ['channel_dim=-4', '(2, 3, 4)']),
-        (dict(points=torch.zeros(3)), ValueError, ['points', '(C, N + 1)', '(3,)']),
+        (dict(points=torch.zeros(3)), ValueError, ['points', '(G, N + 1)', '(3,)']),
         (dict(points=torch.zeros(3, 1)), ValueError, ['points', '(3, 1)']),
         (dict(points=torch.zeros(4, 6)), ValueError, ['left_bound', '(4,)', '(3,)']),
         (dict(left_bound=torch.zeros(2)), ValueError, ['left_bound', '(3,)', '(2,)']),

@@ -97,7 +97,7 @@ def test_evaluate_does_not_touch_the_layer():
     evaluate(layer, torch.randn(6, 9))
     assert layer.training
     assert layer.num_batches_tracked == 0
-    assert layer.points.dtype == torch.float32
+    assert layer.rows('points').dtype == torch.float32
 
 
 def test_curves_and_markers_are_those_of_the_layer():
@@ -124,7 +124,7 @@ def test_curves_and_markers_are_those_of_the_layer():
 
 def test_channels_are_spread_from_nearest_to_farthest_from_relu():
     layer = PWLU(9)
-    layer.points.data += torch.tensor([8.0, 0, 4, 1, 5, 2, 7, 3, 6]).unsqueeze(1) / 10
+    layer.rows('points').data += torch.tensor([8.0, 0, 4, 1, 5, 2, 7, 3, 6]).unsqueeze(1) / 10
     figure = plot_functions({'layer': layer}, num_functions=5)
     assert list(curves_of(panels_of(figure)[0])) == ['1', '5', '2', '8', '0']
     # All where there are few, the two ends where two are wanted.
@@ -143,7 +143,7 @@ def test_layers_are_chosen_evenly():
 
 @pytest.mark.parametrize('source', ['measured', 'running statistics', 'none'])
 def test_input_distribution_behind_the_curves(source):
-    layer = learned(1, mode='layer')
+    layer = learned(1, num_groups=1)
     inputs = None
     if source == 'measured':
         inputs = {'layer': torch.randn(1, 3000) - 0.5}

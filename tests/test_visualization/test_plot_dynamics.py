@@ -61,7 +61,7 @@ val_dataloader = dict(
 
 def lively(layer: DyReLUB) -> DyReLUB:
     """A Dynamic ReLU as after a training: the second linear layer is not zero any more."""
-    nn.init.normal_(layer.fc2.weight, std=3.0)
+    nn.init.normal_(layer.fc2_weight, std=3.0)
     return layer
 
 

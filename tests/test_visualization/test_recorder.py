@@ -18,7 +18,7 @@ def small_net() -> nn.Sequential:
         nn.Flatten(2),
         nn.Linear(16, 5),
         PWLU(),
-        PWLU(mode='layer'),
+        PWLU(num_groups=1),
     )
 
 

@@ -96,6 +96,8 @@ class PWLURealignHook(Hook):
             self._begin_collecting(runner)
         else:
             self._describe_resumed(runner)
+        for layer in self._layers.values():
+            layer.expect_realignment()
         for optimizer in optimizers:
             self._handles += [
                 optimizer.register_step_pre_hook(self._drop_gradients),
@@ -208,7 +210,7 @@ class PWLURealignHook(Hook):
             for copy in _averaged_copies(runner, path):
                 copy.load_state_dict(layer.state_dict())
         done = f'{runner.epoch} epochs' if self.by_epoch else f'{runner.iter} iterations'
-        channels = sum(layer.num_channels for layer in ready.values())
+        channels = sum(layer.num_functions for layer in ready.values())
         at_minimum = sum(_at_minimum_width(layer) for layer in ready.values())
         runner.logger.info(
             f'PWLURealignHook: phase II after {done}: realigned {len(ready)} PWLU layers, '
@@ -236,7 +238,7 @@ def _trained_layers(model: nn.Module) -> dict[str, PWLU]:
     if open_layers:
         raise ValueError(
             f'PWLURealignHook: {len(open_layers)} PWLU layers do not know their channel count: '
-            f"pass num_channels=... or mode='layer' to them: {_shortened(open_layers)}"
+            f'pass num_channels=... or num_groups=1 to them: {_shortened(open_layers)}'
         )
     layers = {
         path: layer
@@ -287,7 +289,7 @@ def _average_statistics(layers: list[PWLU]) -> None:
     statistics = [s for layer in layers for s in (layer.running_mean, layer.running_std)]
     sizes = [s.numel() for s in statistics]
     own = torch.cat(statistics)
-    seen = [(layer.num_batches_tracked > 0).expand(2 * layer.num_channels) for layer in layers]
+    seen = [(layer.num_batches_tracked > 0).expand(2 * layer.num_functions) for layer in layers]
     ranks = torch.cat(seen).to(own.dtype)
     total = torch.cat([own * ranks, ranks])
     all_reduce(total)
@@ -295,7 +297,7 @@ def _average_statistics(layers: list[PWLU]) -> None:
     averaged = torch.where(ranks > 0, total / ranks.clamp(min=1), own)
     for statistic, value in zip(statistics, averaged.split(sizes), strict=True):
         statistic.copy_(value)
-    counts = ranks.split([2 * layer.num_channels for layer in layers])
+    counts = ranks.split([2 * layer.num_functions for layer in layers])
     for layer, count in zip(layers, counts, strict=True):
         layer.num_batches_tracked.clamp_(min=(count[0] > 0).long())
 

@@ -25,9 +25,9 @@ class TaskAwareAttention(DyReLUB):
     def __init__(self, num_channels: int) -> None:
         super().__init__(num_channels, reduction=4)
         # As DyHead starts its own.
-        for layer in (self.fc1, self.fc2):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        for i in (1, 2):
+            nn.init.normal_(getattr(self, f'fc{i}_weight'), std=0.01)
+            nn.init.zeros_(getattr(self, f'fc{i}_bias'))
 
     def gate(self, z: Tensor) -> Tensor:
         """s in the residual 2 s - 1."""
@@ -41,7 +41,7 @@ class TaskAwareAttention(DyReLUB):
                 if i == 2:
                     a1, b1, a2, b2 = value.chunk(4)
                     value = torch.cat([a1, a2, b1, b2])
-                state_dict[f'{prefix}fc{i}.{kind}'] = value
+                state_dict[f'{prefix}fc{i}_{kind}'] = value.reshape(-1)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
