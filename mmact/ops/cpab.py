@@ -515,7 +515,8 @@ def cpab(
 def check_domain(name: str, domain: tuple[float, float]) -> tuple[float, float]:
     """Raises a ValueError, in the name of an op or layer, unless domain is two numbers, a < b."""
     try:
-        a, b = (float(end) for end in domain)
+        a, b = domain
+        a, b = float(a), float(b)
     except (TypeError, ValueError):
         a = b = math.nan
     if not (math.isfinite(a) and math.isfinite(b) and a < b):

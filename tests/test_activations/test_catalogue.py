@@ -19,8 +19,8 @@ from mmact.activations import Activation, ChannelActivation, Maxout
 RECORDS = {record.name: record for record in mmact.list_activations()}
 OWN = [name for name, record in RECORDS.items() if issubclass(record.cls, Activation)]
 CHANNELS = 8
-# Their coefficients come from two linear layers, of which the second starts at 0.
-HYPER = ('DyReLUA', 'DyReLUB', 'DyReLUC')
+# Their coefficients come from two linear layers; Dynamic ReLU's second starts at 0.
+HYPER = ('DyReLUA', 'DyReLUB', 'DyReLUC', 'MetaAconC')
 
 every = pytest.mark.parametrize('name', RECORDS)
 own = pytest.mark.parametrize('name', OWN)
@@ -73,6 +73,12 @@ def test_records():
         ('FReLU', 11, 'channel'),  # 3 x 3 weights, and the BatchNorm's two
         ('PWLU', 21, 'channel'),  # N + 1 points, two bounds, two slopes
         ('SReLU', 4, 'channel'),
+        ('AconC', 3, 'channel'),
+        ('MetaAconC', 2 * 64 + 2 * 64 * 16 + 16 + 64, 'layer of 64 channels'),
+        ('GroupRational', 6 + 8 * 4, 'layer'),
+        ('StarReLU', 2, 'layer'),
+        ('XIELU', 2, 'layer'),
+        ('Squareplus', 0, ''),
         ('Maxout', 0, ''),
         # Two linear layers: C to C / 8, and to 2 K numbers, 2 K C, and C more for the attention.
         ('DyReLUA', 64 * 8 + 8 + 8 * 4 + 4, 'layer of 64 channels'),
