@@ -80,7 +80,7 @@ class APL(ChannelOrLayerActivation):
 
     def _table(self) -> tuple[Tensor, Tensor, Tensor]:
         """(breakpoints, slopes, offsets) of the function's S + 2 pieces, for each channel."""
-        a, b = (p.to(opmath_dtype(p.dtype)) for p in (self.slopes, self.hinges))
+        a, b = [p.to(opmath_dtype(p.dtype)) for p in (self.slopes, self.hinges)]
         corners = torch.cat([b.new_zeros(len(b), 1), b.detach()], 1)
         breakpoints, order = corners.sort(1)
         rank = order.argsort(1)

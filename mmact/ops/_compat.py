@@ -60,3 +60,15 @@ def _register_autograd(
 
 register_fake = getattr(torch.library, 'register_fake', _register_fake)
 register_autograd = getattr(torch.library, 'register_autograd', _register_autograd)
+
+
+def _unravel_index(index: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.Tensor, ...]:
+    """torch 2.1: torch.unravel_index."""
+    result = []
+    for size in reversed(shape):
+        result.append(index % size)
+        index = index // size
+    return tuple(reversed(result))
+
+
+unravel_index = getattr(torch, 'unravel_index', _unravel_index)

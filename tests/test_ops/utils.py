@@ -29,6 +29,8 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 PWLU_PARAMETERS = ('left_bound', 'right_bound', 'left_slope', 'right_slope', 'points')
 
 
+#: Half precisions of PyTorch's own layers and of autocast on CPUs: torch 2.1 has no float16 there.
+HALF_LAYERS = (torch.float16, torch.bfloat16) if TORCH >= (2, 4) else (torch.bfloat16,)
 needs_opcheck = pytest.mark.skipif(
     not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4'
 )
