@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from test_ops.utils import HALF_LAYERS
 from torch import nn
 
 from mmact.activations import ELSA, AReLU
