@@ -15,7 +15,7 @@ DEMO_DATA := data/mini_coco
 DEMO_SEG_DATA := data/mini_cityscapes
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help setup test demo demo-pose demo-seg clean-demo lint format bench gpu clean
+.PHONY: help setup test test-stack wheels demo demo-pose demo-seg clean-demo lint format bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -55,11 +55,17 @@ $(STAMP)-dev: requirements/dev.txt $(STAMP)-openmmlab
 # cannot rot. MMACT_CUDA=0 leaves them out.
 $(STAMP)-mmact: $(KERNEL_FILES) $(STAMP)-openmmlab
 	@echo '[setup 5/5] building mmact (about 3 minutes on 2 cores; 10 where nvcc builds the CUDA kernels too)'
-	@$(PIP) install --no-build-isolation --no-deps -e .
+	@MMACT_KERNELS=1 $(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
 test: setup lint ## run the test suite (about 16 minutes on 2 cores after set-up)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2
+
+test-stack: ## STACK=original, oldest or newest: test another torch and OpenMMLab, in .venv-STACK
+	@tools/test_stack.sh $(STACK)
+
+wheels: setup ## build dist/*.whl: a pure one, and one with CPU kernels for .venv's Python and torch
+	@tools/make_wheels.sh $(abspath $(PY))
 
 $(DEMO_DATA): | setup
 	@$(PY) tools/dataset_converters/make_mini.py coco $@ --num-train 400 --num-val 50 --size 256 320

@@ -1,6 +1,9 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Builds mmact with its compiled kernels. Environment variables:
+"""Builds mmact's compiled kernels; what else there is to say of the package is in pyproject.toml.
+
+Where kernels cannot be built, or their build fails, the package is installed without: it runs on
+the eager ops, and its first warning tells the reason. Environment variables:
 
 MMACT_CUDA: ``1`` builds the CUDA kernels or fails, ``0`` does not, ``auto`` (the default) builds
     them if a CUDA build of torch and a fitting nvcc are there. Whether this machine has a GPU does
@@ -13,19 +16,21 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 # Of no use without a clone.
-LEFT_OUT = shutil.ignore_patterns('__pycache__', 'dataset_converters', 'demo.sh', 'lint.sh')
-VERSION = runpy.run_path(str(ROOT / 'mmact' / 'version.py'))['__version__']
+LEFT_OUT = shutil.ignore_patterns(
+    '__pycache__', 'dataset_converters', 'demo.sh', 'lint.sh', 'test_stack.sh', 'make_wheels.sh'
+)
+# In the installed package: why there are no kernels. Read by mmact/ops/_library.py.
+REASON_FILE = 'no_kernels.txt'
 
 
 def switch(name: str, missing: list[str]) -> bool:
@@ -38,15 +43,33 @@ def switch(name: str, missing: list[str]) -> bool:
     return choice != '0' and not missing
 
 
+def compiler() -> str:
+    """The C++ compiler that torch will call: ``'gcc'``, ``'clang'``, or empty for none of them."""
+    command = os.environ.get('CXX', 'c++').split()
+    if not shutil.which(command[0]):
+        return ''
+    result = subprocess.run([*command, '--version'], capture_output=True, text=True)
+    text = result.stdout + result.stderr
+    if 'clang' in text:
+        return 'clang'
+    return 'gcc' if 'Free Software Foundation' in text else ''
+
+
 def missing_for_kernels() -> list[str]:
     """What is needed to build any kernels and is not there."""
     missing = []
     try:
-        import torch  # noqa: F401
-    except ImportError:
-        missing.append('torch (build with --no-build-isolation where it is installed)')
-    if not shutil.which(os.environ.get('CXX', 'c++').split()[0]):
-        missing.append('C++ compiler (install g++, or set CXX)')
+        import torch
+    except (ImportError, OSError):  # the latter for a library that it does not find
+        missing.append('torch to build with (install it, then use --no-build-isolation)')
+    else:
+        if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 1):
+            missing.append(f'torch from 2.1 on (found {torch.__version__})')
+    if sys.platform == 'win32':
+        # The code is for GCC and Clang; torch calls Microsoft's compiler.
+        missing.append('compiler on Windows that they are written for')
+    elif not compiler():
+        missing.append('C++ compiler (install g++ or clang++, or set CXX)')
     return missing
 
 
@@ -84,13 +107,10 @@ def missing_for_cuda() -> list[str]:
     return []
 
 
-def kernels() -> dict:
-    """Arguments of setup() that build the kernels; none where there are to be none."""
-    if not switch('MMACT_KERNELS', missing_for_kernels()):
-        print('mmact: building no kernels; the eager ops will run', flush=True)
-        return {}
+def extension():
+    """The extension module with the kernels."""
     find_cuda_home()  # before torch looks for it
-    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+    from torch.utils.cpp_extension import CppExtension, CUDAExtension
 
     cuda = switch('MMACT_CUDA', missing_for_cuda())
     print(f'mmact: building kernels for the CPU{" and CUDA" if cuda else " only"}', flush=True)
@@ -101,32 +121,25 @@ def kernels() -> dict:
         for path in (ROOT / folder).iterdir()
         if path.suffix in ('.cpp', '.cu')
     )
-    # No -ffast-math anywhere: NaN and infinities have defined results here. The uninitialised
-    # values that GCC sees are in its own AVX-512 header.
-    cxx = [
-        '-O3',
-        '-std=c++17',
-        '-fvisibility=hidden',
-        '-Wall',
-        '-Wno-psabi',
-        '-Wno-unknown-pragmas',
-    ]
-    # at::parallel_for is a header: without OpenMP it is a plain loop. Its run-time library is not
-    # linked but found in torch at load time, so that there is one pool of threads, of torch's size.
-    cxx += ['-Wno-maybe-uninitialized', '-fopenmp']
-    if cuda:
-        # Architectures are chosen explicitly, not from the GPU of the machine that builds.
-        os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0;9.0+PTX')
-        nvcc = ['-O3', '-std=c++17']
-        module = CUDAExtension(
-            'mmact._C',
-            sources,
-            include_dirs=pip_cuda_includes(),
-            extra_compile_args={'cxx': cxx, 'nvcc': nvcc},
-        )
-    else:
-        module = CppExtension('mmact._C', sources, extra_compile_args={'cxx': cxx})
-    return {'ext_modules': [module], 'cmdclass': {'build_ext': BuildExtension}}
+    # The C++ standard is torch's own choice: its headers want C++17 in 2.11, C++20 in 2.14.
+    # No -ffast-math anywhere: NaN and infinities have defined results here.
+    cxx = ['-O3', '-fvisibility=hidden', '-Wall', '-Wno-psabi', '-Wno-unknown-pragmas']
+    if compiler() == 'gcc':
+        # at::parallel_for is a header: without OpenMP it is a plain loop. Its run-time library is
+        # not linked but found in torch at load time, so that there is one pool of threads, of
+        # torch's size. Clang's code would want a library that torch does not bring. The
+        # uninitialised values that GCC sees are in its own AVX-512 header.
+        cxx += ['-fopenmp', '-Wno-maybe-uninitialized']
+    if not cuda:
+        return CppExtension('mmact._C', sources, extra_compile_args={'cxx': cxx})
+    # Architectures are chosen explicitly, not from the GPU of the machine that builds.
+    os.environ.setdefault('TORCH_CUDA_ARCH_LIST', '8.0;9.0+PTX')
+    return CUDAExtension(
+        'mmact._C',
+        sources,
+        include_dirs=pip_cuda_includes(),
+        extra_compile_args={'cxx': cxx, 'nvcc': ['-O3']},
+    )
 
 
 def pip_cuda_includes() -> list[str]:
@@ -137,12 +150,22 @@ def pip_cuda_includes() -> list[str]:
     return [str(path) for path in site.glob('nvidia/*/include') if path.is_dir()]
 
 
+def say_why(package: Path, reason: str) -> None:
+    """Leaves the reason for having no kernels in the package, or none if it is empty."""
+    path = package / REASON_FILE
+    path.unlink(missing_ok=True)
+    if reason:
+        print(f'mmact: no compiled kernels: {reason}', flush=True)
+        path.write_text(reason)
+
+
 class BuildPython(build_py):
     """Puts configs, tools and the model index where OpenMMLab's tools look: ``mmact/.mim``."""
 
     def run(self) -> None:
         super().run()
         package = ROOT / 'mmact' if self.editable_mode else Path(self.build_lib) / 'mmact'
+        say_why(package, REASON)
         target = package / '.mim'
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
@@ -155,17 +178,37 @@ class BuildPython(build_py):
                 shutil.copy(ROOT / name, target / name)
 
 
-options = kernels()
-options['cmdclass'] = {'build_py': BuildPython, **options.get('cmdclass', {})}
-setup(
-    name='mmact',
-    version=VERSION,
-    description='Learnable and dynamic activation functions for OpenMMLab and PyTorch',
-    long_description=(ROOT / 'README.md').read_text(),
-    long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    python_requires='>=3.10',
-    packages=find_packages(include=['mmact', 'mmact.*']),
-    install_requires=['torch>=2.6'],
-    **options,
-)
+def build_kernels(base: type) -> type:
+    """torch's command that builds extensions, after whose failure there is a package all the same.
+
+    A failure stays one where kernels were asked for: by an environment variable, or by name.
+    """
+    asked = '1' in (os.environ.get('MMACT_KERNELS'), os.environ.get('MMACT_CUDA'))
+
+    class BuildKernels(base):
+        def run(self) -> None:
+            try:
+                super().run()
+            except Exception as error:
+                if asked or 'build_ext' in sys.argv:
+                    raise
+                package = ROOT if self.inplace else Path(self.build_lib)
+                say_why(
+                    package / 'mmact', f'their build failed ({error}); pip install -v shows how'
+                )
+                self.extensions = []
+
+    return BuildKernels
+
+
+REASON = ''
+options = {'cmdclass': {'build_py': BuildPython}}
+missing = missing_for_kernels()
+if switch('MMACT_KERNELS', missing):
+    from torch.utils.cpp_extension import BuildExtension
+
+    options['ext_modules'] = [extension()]
+    options['cmdclass']['build_ext'] = build_kernels(BuildExtension)
+elif os.environ.get('MMACT_KERNELS') != '0':
+    REASON = f'the package was built where there was no {" and no ".join(missing)}'
+setup(license='Apache-2.0', **options)

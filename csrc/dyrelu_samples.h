@@ -13,11 +13,11 @@
 #include "checks.h"
 #include "dense.h"
 #include "formulas/max_affine.h"
+#include "optional_tensor.h"
 
 namespace mmact {
 
-inline void check_squeeze(const at::Tensor& x, const std::optional<at::Tensor>& weight,
-                          int64_t channel_dim) {
+inline void check_squeeze(const at::Tensor& x, const OptionalTensor& weight, int64_t channel_dim) {
   constexpr const char* kOp = "dyrelu_squeeze";
   TORCH_CHECK(x.dim() >= 2 && 0 < channel_dim && channel_dim < x.dim(), kOp,
               ": x must have samples at dimension 0 and channels at channel_dim, got shape ",
@@ -30,10 +30,9 @@ inline void check_squeeze(const at::Tensor& x, const std::optional<at::Tensor>& 
               x.device());
 }
 
-inline void check_squeeze_bwd(const at::Tensor& grad_x, const std::optional<at::Tensor>& x,
-                              const at::Tensor& grad_mean,
-                              const std::optional<at::Tensor>& grad_logits,
-                              const std::optional<at::Tensor>& weight, int64_t channel_dim) {
+inline void check_squeeze_bwd(const at::Tensor& grad_x, const OptionalTensor& x,
+                              const at::Tensor& grad_mean, const OptionalTensor& grad_logits,
+                              const OptionalTensor& weight, int64_t channel_dim) {
   check_squeeze(grad_x, weight, channel_dim);
   if (x) check_grad(grad_x, *x);
   const int64_t channels = grad_x.size(channel_dim);
@@ -47,7 +46,7 @@ inline void check_squeeze_bwd(const at::Tensor& grad_x, const std::optional<at::
 
 // Returns K.
 inline int check_dyrelu(const at::Tensor& x, const at::Tensor& coefficients,
-                        const std::optional<at::Tensor>& attention, int64_t channel_dim) {
+                        const OptionalTensor& attention, int64_t channel_dim) {
   constexpr const char* kOp = "dyrelu";
   TORCH_CHECK(x.dim() >= 2 && 0 < channel_dim && channel_dim < x.dim(), kOp,
               ": x must have samples at dimension 0 and channels at channel_dim, got shape ",

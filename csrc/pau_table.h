@@ -9,11 +9,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <tuple>
 
 #include "checks.h"
 #include "formulas/pau.h"
+#include "optional_tensor.h"
 
 namespace mmact {
 
@@ -70,7 +70,7 @@ struct PauArguments {
   }
 };
 
-inline void check_seed(const at::Tensor& x, const std::optional<at::Tensor>& seed, double noise) {
+inline void check_seed(const at::Tensor& x, const OptionalTensor& seed, double noise) {
   TORCH_CHECK(noise == 0 || (seed.has_value() && seed->scalar_type() == at::kLong &&
                              seed->numel() == 1 && seed->device() == x.device()),
               "pau: with noise, seed must be one int64 on ", x.device());

@@ -15,7 +15,7 @@ namespace {
 using at::Tensor;
 
 void run(PauRun kernel, const Tensor& x, const Task& task, const PauArguments& p,
-         const std::optional<Tensor>& seed) {
+         const OptionalTensor& seed) {
   PauSettings settings = p.settings;
   if (settings.noise != 0) {
     const auto bits = static_cast<uint64_t>(seed->item<int64_t>());
@@ -30,7 +30,7 @@ void run(PauRun kernel, const Tensor& x, const Task& task, const PauArguments& p
 }
 
 Tensor pau_cpu(const Tensor& x, const Tensor& numerator, const Tensor& denominator,
-               const std::optional<Tensor>& seed, double noise, c10::string_view version,
+               const OptionalTensor& seed, double noise, c10::string_view version,
                int64_t channel_dim) {
   const PauArguments p(x, numerator, denominator, noise, version, channel_dim);
   check_seed(x, seed, noise);
@@ -41,7 +41,7 @@ Tensor pau_cpu(const Tensor& x, const Tensor& numerator, const Tensor& denominat
 
 std::tuple<Tensor, Tensor, Tensor> pau_bwd_cpu(const Tensor& grad, const Tensor& x,
                                                const Tensor& numerator, const Tensor& denominator,
-                                               const std::optional<Tensor>& seed, double noise,
+                                               const OptionalTensor& seed, double noise,
                                                c10::string_view version, int64_t channel_dim) {
   const PauArguments p(x, numerator, denominator, noise, version, channel_dim);
   check_seed(x, seed, noise);

@@ -14,7 +14,6 @@ namespace cuda {
 namespace {
 
 using at::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // Formulas: what of x, grad, numbers of pixels, result and sums over pixels and channels they read
 // and leave, and what they do with an element.

@@ -47,7 +47,7 @@ struct PauFormula {
 };
 
 template <class T, class Use>
-void with_pau(const PauSettings& settings, const std::optional<Tensor>& seed, const Use& use) {
+void with_pau(const PauSettings& settings, const OptionalTensor& seed, const Use& use) {
   if (settings.noise != 0)
     use(PauFormula<T, false, true>{settings, seed->const_data_ptr<int64_t>()});
   else if (settings.m == 5 && settings.n == 4)
@@ -57,7 +57,7 @@ void with_pau(const PauSettings& settings, const std::optional<Tensor>& seed, co
 }
 
 Tensor pau_cuda(const Tensor& x, const Tensor& numerator, const Tensor& denominator,
-                const std::optional<Tensor>& seed, double noise, c10::string_view version,
+                const OptionalTensor& seed, double noise, c10::string_view version,
                 int64_t channel_dim) {
   const PauArguments p(x, numerator, denominator, noise, version, channel_dim);
   check_seed(x, seed, noise);
@@ -68,7 +68,7 @@ Tensor pau_cuda(const Tensor& x, const Tensor& numerator, const Tensor& denomina
 
 std::tuple<Tensor, Tensor, Tensor> pau_bwd_cuda(const Tensor& grad, const Tensor& x,
                                                 const Tensor& numerator, const Tensor& denominator,
-                                                const std::optional<Tensor>& seed, double noise,
+                                                const OptionalTensor& seed, double noise,
                                                 c10::string_view version, int64_t channel_dim) {
   const PauArguments p(x, numerator, denominator, noise, version, channel_dim);
   check_seed(x, seed, noise);

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The activation layers. They need torch alone."""
 
+from .acon import AconC, MetaAconC
 from .apl import APL
 from .arelu import ELSA, AReLU
 from .base import Activation, ChannelActivation, unresolved
@@ -9,16 +10,26 @@ from .catalogue import ActivationRecord, list_activations
 from .ditac import DiTAC
 from .dyrelu import DyReLUA, DyReLUB, DyReLUC
 from .frelu import FReLU
+from .group_rational import GroupRational
 from .maxout import Maxout
 from .mixture import Comb, Mixture
 from .pau import PAU, RPAU
 from .pdelu import PDELU
 from .pwlu import PWLU
 from .slaf import SLAF
+from .squareplus import Squareplus
 from .srelu import SReLU
+from .star_relu import StarReLU
 from .to_pwlu import to_pwlu
+from .xielu import XIELU
 
 __all__ = [
+    'AconC',
+    'GroupRational',
+    'MetaAconC',
+    'Squareplus',
+    'StarReLU',
+    'XIELU',
     'APL',
     'ELSA',
     'PAU',

@@ -87,9 +87,8 @@ class APL(ChannelActivation):
 
     def _table(self) -> tuple[Tensor, Tensor, Tensor]:
         """(breakpoints, slopes, offsets) of the function's S + 2 pieces, for each channel."""
-        a, b = (
-            self.rows(name).to(opmath_dtype(self.slopes.dtype)) for name in ('slopes', 'hinges')
-        )
+        dtype = opmath_dtype(self.slopes.dtype)
+        a, b = [self.rows(name).to(dtype) for name in ('slopes', 'hinges')]
         corners = torch.cat([b.new_zeros(len(b), 1), b.detach()], 1)
         breakpoints, order = corners.sort(1)
         rank = order.argsort(1)

@@ -13,9 +13,12 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ._compat import TAGGED, register_autograd, register_fake
 
 #: What the kernels are built for.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -27,8 +30,10 @@ try:
     EXTENSION_ERROR = None
 except ImportError as error:
     # Not an error yet: a pure-Python install is supported. The text is kept for the warning,
-    # because a broken extension (other torch, missing library) looks the same from outside.
-    EXTENSION_ERROR = str(error)
+    # because a broken extension (other torch, missing library) looks the same from outside. Where
+    # the build knew why there would be none, its reason is the better one.
+    reason = Path(__file__).resolve().parents[1] / 'no_kernels.txt'
+    EXTENSION_ERROR = reason.read_text() if reason.is_file() else str(error)
 
 
 def has_kernel(name: str, device_type: str) -> bool:
@@ -67,9 +72,9 @@ def define(schema: str, eager: Callable, fake: Callable) -> None:
         _warn_eager(args[0].device.type)
         return eager(*args)
 
-    LIBRARY.define(schema, tags=[torch.Tag.pt2_compliant_tag])
+    LIBRARY.define(schema, **TAGGED)
     LIBRARY.impl(name, run_eager, 'CompositeExplicitAutograd')
-    torch.library.register_fake(f'mmact::{name}', fake, lib=LIBRARY)
+    register_fake(f'mmact::{name}', fake, lib=LIBRARY)
 
 
 def dense(like: Tensor, result: Tensor) -> Tensor:
@@ -94,7 +99,7 @@ def once_differentiable(name: str, reference: str | None = None) -> None:
             f'which autograd can differentiate again'
         )
 
-    torch.library.register_autograd(f'mmact::{name}_bwd', refuse, lib=LIBRARY)
+    register_autograd(f'mmact::{name}_bwd', refuse, lib=LIBRARY)
 
 
 def check_dtype(name: str, x: Tensor) -> None:

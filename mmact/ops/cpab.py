@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._compat import TAGGED, register_autograd, register_fake
 from ._library import (
     LIBRARY,
     check_dtype,
@@ -401,27 +402,25 @@ def _backward(ctx, grad):
     return gx, None, g_table, None, None, None
 
 
-torch.library.register_autograd('mmact::cpab', _backward, setup_context=_setup_context, lib=LIBRARY)
+register_autograd('mmact::cpab', _backward, setup_context=_setup_context, lib=LIBRARY)
 once_differentiable('cpab', _PLAIN)
 
 
 # The table's kernels. They have no eager form: segment_table is made of differentiable operations.
 
 _DOMAIN = 'Tensor theta, float a, float b, bool affine, bool single'
-LIBRARY.define(f'cpab_table({_DOMAIN}) -> (Tensor, Tensor)', tags=[torch.Tag.pt2_compliant_tag])
-LIBRARY.define(
-    f'cpab_table_bwd(Tensor grad, {_DOMAIN}) -> Tensor', tags=[torch.Tag.pt2_compliant_tag]
-)
+LIBRARY.define(f'cpab_table({_DOMAIN}) -> (Tensor, Tensor)', **TAGGED)
+LIBRARY.define(f'cpab_table_bwd(Tensor grad, {_DOMAIN}) -> Tensor', **TAGGED)
 
 
-@torch.library.register_fake('mmact::cpab_table', lib=LIBRARY)
+@register_fake('mmact::cpab_table', lib=LIBRARY)
 def _(theta, a, b, affine, single):
     count = 2 * (theta.size(1) + 1)
     breakpoints = theta.new_empty((theta.size(0), count), dtype=torch.float64)
     return breakpoints, breakpoints.new_empty((theta.size(0), count + 1, _COLUMNS))
 
 
-@torch.library.register_fake('mmact::cpab_table_bwd', lib=LIBRARY)
+@register_fake('mmact::cpab_table_bwd', lib=LIBRARY)
 def _(grad, theta, a, b, affine, single):
     return theta.new_empty(theta.shape)
 
@@ -436,7 +435,7 @@ def _table_backward(ctx, _, grad):
     return g_theta, None, None, None, None
 
 
-torch.library.register_autograd(
+register_autograd(
     'mmact::cpab_table', _table_backward, setup_context=_setup_table_context, lib=LIBRARY
 )
 once_differentiable('cpab_table', _PLAIN)
@@ -516,7 +515,8 @@ def cpab(
 def check_domain(name: str, domain: tuple[float, float]) -> tuple[float, float]:
     """Raises a ValueError, in the name of an op or layer, unless domain is two numbers, a < b."""
     try:
-        a, b = (float(end) for end in domain)
+        a, b = domain
+        a, b = float(a), float(b)
     except (TypeError, ValueError):
         a = b = math.nan
     if not (math.isfinite(a) and math.isfinite(b) and a < b):

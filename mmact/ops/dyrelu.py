@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from ._compat import register_autograd
 from ._library import LIBRARY, check_dtype, define, dense, once_differentiable
 
 #: Largest K that the kernels take; above it the eager form runs.
@@ -67,9 +68,7 @@ def _backward(ctx, grad):
     return gx, g_coefficients, None if attention is None else g_attention, None
 
 
-torch.library.register_autograd(
-    'mmact::dyrelu', _backward, setup_context=_setup_context, lib=LIBRARY
-)
+register_autograd('mmact::dyrelu', _backward, setup_context=_setup_context, lib=LIBRARY)
 once_differentiable('dyrelu')
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from ._compat import is_compiling, register_autograd
 from ._library import LIBRARY, check_dtype, define
 
 
@@ -70,9 +71,7 @@ def _backward(ctx, grad_mean, grad_logits):
 
 
 # For compiled graphs, where the compiler sees to it that nothing is kept or written twice.
-torch.library.register_autograd(
-    'mmact::dyrelu_squeeze', _backward, setup_context=_setup_context, lib=LIBRARY
-)
+register_autograd('mmact::dyrelu_squeeze', _backward, setup_context=_setup_context, lib=LIBRARY)
 
 
 class _InPlace(torch.autograd.Function):
@@ -130,7 +129,7 @@ def dyrelu_squeeze(
         )
     if torch.onnx.is_in_onnx_export():
         return x, *reference.dyrelu_squeeze(x, weight, channel_dim)
-    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
+    if is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
         mean, logits = torch.ops.mmact.dyrelu_squeeze(x, weight, channel_dim)
     else:
         x, mean, logits = _InPlace.apply(x, weight, channel_dim)

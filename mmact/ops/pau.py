@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from ._compat import register_autograd
 from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
 
 #: Highest order of numerator and denominator.
@@ -62,7 +63,7 @@ def _backward(ctx, grad):
     return (*grads, None, None, None, None)
 
 
-torch.library.register_autograd('mmact::pau', _backward, setup_context=_setup_context, lib=LIBRARY)
+register_autograd('mmact::pau', _backward, setup_context=_setup_context, lib=LIBRARY)
 once_differentiable('pau')
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from ._compat import register_autograd
 from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
 
 
@@ -59,9 +60,7 @@ def _backward(ctx, grad):
     return gx, None, g_slopes, g_offsets.to(ctx.offsets_dtype), None
 
 
-torch.library.register_autograd(
-    'mmact::piecewise_linear', _backward, setup_context=_setup_context, lib=LIBRARY
-)
+register_autograd('mmact::piecewise_linear', _backward, setup_context=_setup_context, lib=LIBRARY)
 once_differentiable('piecewise_linear')
 
 

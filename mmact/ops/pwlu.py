@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import reference
+from ._compat import register_autograd
 from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
 
 _PARAMETERS = (
@@ -58,7 +59,7 @@ def _backward(ctx, grad):
     return (*wanted, None, None)
 
 
-torch.library.register_autograd('mmact::pwlu', _backward, setup_context=_setup_context, lib=LIBRARY)
+register_autograd('mmact::pwlu', _backward, setup_context=_setup_context, lib=LIBRARY)
 once_differentiable('pwlu')
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmact.activations import Activation
+from mmact.ops._compat import unravel_index
 
 from .functions import _evenly
 from .layers import Modules
@@ -99,7 +100,7 @@ class PairRecorder(InputRecorder):
             x = self._chosen_channel(name, module, args[0].detach())
             size = min(x.numel(), self.max_values)
             flat = torch.randint(x.numel(), (size,), generator=self._generator)
-            index = torch.unravel_index(flat.to(x.device), x.shape)
+            index = unravel_index(flat.to(x.device), x.shape)
             # Now, and as a copy: the layer may overwrite its input.
             self._pending[name] = index, x[index]
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mmact.ops._compat import unravel_index
+
 from .layers import Modules, channels_first, scalar_activations
 
 
@@ -101,4 +103,4 @@ class InputRecorder:
         else:
             # With replacement: hardly ever the same value twice, and no permutation of millions.
             index = torch.randint(count, (size,), generator=self._generator)
-        return values[(slice(None), *torch.unravel_index(index.to(values.device), positions))]
+        return values[(slice(None), *unravel_index(index.to(values.device), positions))]

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from test_ops.utils import HALF_LAYERS
 from torch import nn
 
 from mmact.activations import ELSA, AReLU
@@ -63,7 +64,7 @@ def test_learns_the_slopes_of_a_leaky_function():
     assert 1 + act.beta.sigmoid().item() == pytest.approx(1.5, abs=1e-3)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize('dtype', HALF_LAYERS, ids=str)
 def test_autocast_keeps_parameters_in_float32(dtype):
     act = AReLU()
     with torch.autocast('cpu', dtype=dtype):

@@ -44,7 +44,7 @@ class Block(nn.Module):
         ([nn.GroupNorm(2, 8)], 8, 1),
         ([nn.LayerNorm(8)], 8, -1),
         ([nn.LayerNorm((5, 8))], 8, -1),
-        ([nn.RMSNorm(8)], 8, -1),
+        ([getattr(nn, 'RMSNorm', nn.LayerNorm)(8)], 8, -1),  # RMSNorm came with torch 2.4
         # The last one counts, and layers that do not change channels are looked through.
         ([nn.Conv2d(3, 4, 1), nn.Conv2d(4, 8, 1)], 8, 1),
         ([nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)], 8, 1),

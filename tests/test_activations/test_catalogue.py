@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from test_ops.utils import LAYOUTS, ROOT, assert_near, random_tensor
+from test_ops.utils import HALF_LAYERS, LAYOUTS, ROOT, TORCH, assert_near, random_tensor
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -19,8 +19,8 @@ from mmact.activations import Activation, ChannelActivation, Maxout
 RECORDS = {record.name: record for record in mmact.list_activations()}
 OWN = [name for name, record in RECORDS.items() if issubclass(record.cls, Activation)]
 CHANNELS = 8
-# Their coefficients come from two linear layers, of which the second starts at 0.
-HYPER = ('DyReLUA', 'DyReLUB', 'DyReLUC')
+# Their coefficients come from two linear layers; Dynamic ReLU's second starts at 0.
+HYPER = ('DyReLUA', 'DyReLUB', 'DyReLUC', 'MetaAconC')
 
 every = pytest.mark.parametrize('name', RECORDS)
 own = pytest.mark.parametrize('name', OWN)
@@ -73,6 +73,12 @@ def test_records():
         ('FReLU', 11, 'channel'),  # 3 x 3 weights, and the BatchNorm's two
         ('PWLU', 21, 'channel'),  # N + 1 points, two bounds, two slopes
         ('SReLU', 4, 'channel'),
+        ('AconC', 3, 'channel'),
+        ('MetaAconC', 2 * 64 + 2 * 64 * 16 + 16 + 64, 'layer of 64 channels'),
+        ('GroupRational', 6 + 8 * 4, 'layer'),
+        ('StarReLU', 2, 'layer'),
+        ('XIELU', 2, 'layer'),
+        ('Squareplus', 0, ''),
         ('Maxout', 0, ''),
         # Two linear layers: C to C / 8, and to 2 K numbers, 2 K C, and C more for the attention.
         ('DyReLUA', 64 * 8 + 8 + 8 * 4 + 4, 'layer of 64 channels'),
@@ -158,6 +164,8 @@ def test_half(name, dtype):
     if name == 'RReLU' and dtype == torch.float16:
         pytest.skip("PyTorch's RReLU has no float16 on CPUs")
     act = build(name, randomise=True)
+    if dtype not in HALF_LAYERS and name in (*HYPER, 'FReLU'):
+        pytest.skip('PyTorch has no float16 linear layers and convolutions here')
     expected = copy.deepcopy(act).eval()(inputs(dtype).float())
     act = act.to(dtype)
     y = act.eval()(inputs(dtype))
@@ -173,7 +181,7 @@ def test_half(name, dtype):
 def test_half_input_with_float_parameters(name):
     """As under AMP: the result has the input's dtype."""
     act = build(name)
-    for dtype in (torch.float16, torch.bfloat16):
+    for dtype in HALF_LAYERS:
         x = inputs(dtype).requires_grad_()
         # Layers of PyTorch inside it take mixed dtypes under autocast only.
         with torch.autocast('cpu', dtype, enabled=any(True for _ in act.children())):
@@ -273,6 +281,8 @@ def test_conv_module_by_name_alone(name):
 
 @own
 def test_compiles_as_one_graph(name):
+    if name == 'Maxout' and TORCH < (2, 2):
+        pytest.skip('Dynamo does not know list.index before torch 2.2')
     act = build(name).eval()
     x = inputs()
     torch._dynamo.reset()

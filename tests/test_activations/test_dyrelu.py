@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_ops.utils import LAYOUTS, assert_near, random_tensor, with_gradients
+from test_ops.utils import HALF_LAYERS, LAYOUTS, TORCH, assert_near, random_tensor, with_gradients
 from torch import nn
 
 from mmact.activations import DyReLUA, DyReLUB, DyReLUC
@@ -216,7 +216,7 @@ def test_context(cls):
 @every
 def test_half_precision_averages_in_float32(cls):
     """A float16 sum of these would be infinite, and a bfloat16 one stop at 256."""
-    for dtype in (torch.float16, torch.bfloat16):
+    for dtype in HALF_LAYERS:
         act = build(cls, 4, dtype=torch.float32)
         x = torch.full((2, 4, 200, 200), 3.0) + random_tensor((2, 4, 200, 200), torch.float32)
         expected = act(x.to(dtype).float())
@@ -255,6 +255,7 @@ def test_samples_do_not_see_each_other(cls):
 
 
 @every
+@pytest.mark.skipif(TORCH < (2, 2), reason='torch.export has no Dim before torch 2.2')
 def test_compile_and_export(cls):
     act = build(cls, 8, dtype=torch.float32)
     x = random_tensor((2, 8, 6, 7), torch.float32)

@@ -131,6 +131,20 @@ def _pau(m: int, n: int, version: str = 'B', noise: float = 0.0) -> Case:
     return Case(parameters, ops.pau, reference.pau, 'pau', reference.pau_bwd, settings)
 
 
+def _group_rational(m: int, n: int) -> Case:
+    """One numerator for all channels and a denominator for each group, as in KAT."""
+
+    def parameters(g, groups):
+        return _uniform(g, (1, m + 1), -1, 1), _uniform(g, (groups, n), -0.5, 0.5)
+
+    def on_rows(function):
+        return lambda x, a, b, channel_dim: function(
+            x, a.expand(b.size(0), -1), b, channel_dim, version='A'
+        )
+
+    return Case(parameters, on_rows(ops.pau), on_rows(reference.pau), 'pau')
+
+
 def _cpab(num_cells: int, extend: str = 'identity', factor: str = 'one') -> Case:
     """The elements' formula and its gradients; tables are compared in test_cpab.py."""
     domain = (-2.0, 2.5)
@@ -166,6 +180,7 @@ CASES = {
     'polynomial': _pau(3, 0),
     'rpau': _pau(5, 4, noise=0.1),
     'rpau_2_3_a': _pau(2, 3, 'A', noise=0.5),
+    'group_rational': _group_rational(5, 4),
     'cpab': _cpab(3, 'affine'),
     'cpab_40': _cpab(40),
     'ditac_gelu': _cpab(10, factor='gelu'),

@@ -11,7 +11,7 @@ from mmact import ops
 from mmact.ops.cpab import MAX_SPEED, segment_table
 
 from .ode import Field
-from .utils import DTYPES, LAYOUTS, assert_near, random_tensor, with_gradients
+from .utils import DTYPES, LAYOUTS, assert_near, needs_opcheck, random_tensor, with_gradients
 
 NAN, INF = math.nan, math.inf
 DOMAIN = (-0.5, 2.0)  # cells of 0.25 with 10 of them
@@ -389,6 +389,7 @@ def test_empty():
 # As PyTorch sees it -------------------------------------------------------------------------------
 
 
+@needs_opcheck
 @pytest.mark.parametrize('layout', ['channels_last', 'tokens'])
 def test_opcheck(layout):
     kind = LAYOUTS[layout]
@@ -401,6 +402,7 @@ def test_opcheck(layout):
         torch.library.opcheck(torch.ops.mmact.cpab_bwd.default, (x, x, *table, *settings))
 
 
+@needs_opcheck
 def test_opcheck_of_the_table():
     given = ((0.3 * random_tensor((3, 4), torch.float32)).requires_grad_(), -0.5, 2.0, True, True)
     torch.library.opcheck(torch.ops.mmact.cpab_table.default, given)

@@ -16,8 +16,10 @@ from .test_pwlu import CPU_LEVELS, cpu_supports
 from .utils import (
     DTYPES,
     LAYOUTS,
+    TORCH,
     Tolerance,
     assert_near,
+    needs_opcheck,
     random_tensor,
     run_python,
     same_bits,
@@ -216,7 +218,7 @@ def test_every_instruction_set(level):
         ATEN_CPU_CAPABILITY=level,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == [CPU_LEVELS[level]]
+    assert result.stdout.strip() == CPU_LEVELS[level]
 
 
 def test_without_kernels():
@@ -248,6 +250,7 @@ def test_gradcheck(device):
 # As PyTorch sees it -------------------------------------------------------------------------------
 
 
+@needs_opcheck
 @pytest.mark.parametrize('layout', ['nchw', 'channels_last', 'tokens', 'every_second', 'expanded'])
 def test_opcheck(layout, device):
     kind = SAMPLES[layout]
@@ -314,6 +317,7 @@ def test_deterministic_on_cuda(layout):
     assert all(same_bits(a, b) for run in runs for a, b in zip(runs[0], run, strict=True))
 
 
+@pytest.mark.skipif(TORCH < (2, 5), reason='profiles by events came with torch 2.5')
 def test_no_second_tensor_of_the_inputs_size_in_backward():
     """The average's gradient is added in place, to the tensor that dyrelu's backward has made."""
     x = random_tensor((2, 64, 32, 32), torch.float32).requires_grad_()

@@ -21,6 +21,7 @@ from .utils import (
     between_breakpoints,
     compare_pwlu,
     make_parameters,
+    needs_opcheck,
     random_tensor,
     same_bits,
     with_gradients,
@@ -404,6 +405,7 @@ def test_compile_without_graph_breaks(backend):
             assert_near(a, b, 1e-6)
 
 
+@needs_opcheck
 @pytest.mark.parametrize('layout', ['nchw', 'channels_last', 'tokens', 'every_second'])
 def test_opcheck(layout):
     kind = LAYOUTS[layout]

@@ -13,8 +13,10 @@ from .utils import (
     DTYPES,
     LAYOUTS,
     PWLU_PARAMETERS,
+    TORCH,
     between_breakpoints,
     make_parameters,
+    needs_opcheck,
     random_tensor,
     run_python,
     with_gradients,
@@ -41,6 +43,7 @@ def test_cpu_kernels_are_compiled():
     assert not has_kernel('pwlu', 'mps')
 
 
+@needs_opcheck
 @pytest.mark.parametrize('layout', LAYOUTS_OF_OPCHECK)
 def test_opcheck_forward(layout):
     for dtype in (torch.float32, torch.bfloat16):
@@ -49,6 +52,7 @@ def test_opcheck_forward(layout):
             torch.library.opcheck(torch.ops.mmact.pwlu.default, (*inputs, dim, inference))
 
 
+@needs_opcheck
 @pytest.mark.parametrize('layout', LAYOUTS_OF_OPCHECK)
 def test_opcheck_backward(layout):
     """Without requires_grad: the op refuses second derivatives (see test_pwlu_gradients.py)."""
@@ -101,6 +105,7 @@ def test_compile_without_graph_breaks_and_with_changing_shapes():
             assert torch.equal(a, b)
 
 
+@pytest.mark.skipif(TORCH < (2, 2), reason='torch.export has no Dim before torch 2.2')
 def test_torch_export_keeps_the_op():
     class Model(torch.nn.Module):
         def __init__(self):

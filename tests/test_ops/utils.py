@@ -14,16 +14,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 
 from mmact import ops
 from mmact.ops import reference
 
+#: PyTorch's version, (major, minor).
+TORCH = tuple(int(part) for part in torch.__version__.split('.')[:2])
 ROOT = Path(__file__).resolve().parents[2]
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Names of the parameters of mmact.ops.pwlu, in order; its gradients are x's and theirs.
 PWLU_PARAMETERS = ('left_bound', 'right_bound', 'left_slope', 'right_slope', 'points')
+
+
+#: Half precisions of PyTorch's own layers and of autocast on CPUs: torch 2.1 has no float16 there.
+HALF_LAYERS = (torch.float16, torch.bfloat16) if TORCH >= (2, 4) else (torch.bfloat16,)
+needs_opcheck = pytest.mark.skipif(
+    not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4'
+)
 
 
 # Layouts ------------------------------------------------------------------------------------------

@@ -1,0 +1,202 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""ACON-C and Meta-ACON: a learned choice between two lines.
+
+Paper: Ma, Zhang, Liu, Sun, Activate or Not: Learning Customized Activation, CVPR 2021.
+
+ACON-C is the smooth maximum of p1 x and p2 x. Its switch beta decides between their maximum (large
+beta) and their mean (0). Meta-ACON makes beta of the sample, for each channel.
+
+Where the paper leaves a choice:
+
+- The authors' code draws the initial p1 and p2 from the standard normal distribution, which here is
+  what None says. With p1 = 1, p2 = 0 ACON-C starts as Swish.
+- The hyper function of Meta-ACON is two linear maps of the channels' averages, here with
+  biases and without anything between them. The authors' code has a BatchNorm after each,
+  which fails for one sample and one pixel; YOLOv5 has none.
+
+Checkpoints with YOLOv5's AconC or MetaAconC, or the authors' ACON-C, are read as they are.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.reference import opmath_dtype
+from .base import ChannelActivation, _positive_int
+
+
+class AconC(ChannelActivation):
+    """ACON-C: ``(p1 - p2) x * sigmoid(beta (p1 - p2) x) + p2 x``, learned for each channel.
+
+    Args:
+        num_channels: Number of channels C. None takes it from the surroundings when the module is
+            registered into a parent (see :mod:`mmact.activations.base`).
+        p1: Initial slope for large x (with beta * (p1 - p2) > 0); None draws one for each channel
+            from the standard normal distribution.
+        p2: The same, for small x.
+        beta: Initial beta.
+        channel_dim: Dimension of the input that holds the channels. None takes it from the
+            surroundings (-1 after linear layers and LayerNorm, else 1).
+        inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
+
+    Shape:
+        Input and output: any shape with C channels at ``channel_dim``; dtype and memory format are
+        kept. NaN gives NaN.
+
+    Attributes:
+        p1: (C,).
+        p2: (C,).
+        beta: (C,).
+
+    Raises:
+        ValueError: If an argument is out of range, or an input does not have C channels.
+        RuntimeError: In forward, if the number of channels is not known.
+    """
+
+    def __init__(
+        self,
+        num_channels: int | None = None,
+        *,
+        p1: float | None = None,
+        p2: float | None = None,
+        beta: float = 1.0,
+        channel_dim: int | None = None,
+        inplace: bool = False,
+    ) -> None:
+        super().__init__(num_channels, channel_dim)
+        self._initial = {'p1': p1, 'p2': p2, 'beta': beta}
+        for name, value in self._initial.items():
+            if value is not None and not math.isfinite(value):
+                raise ValueError(
+                    f'{type(self).__name__}: {name} must be a finite number, got {value!r}'
+                )
+        if self.resolved:
+            self.build(self.num_channels)
+
+    def build(self, num_channels: int) -> None:
+        """Creates p1, p2 and beta."""
+        for name, value in self._initial.items():
+            values = torch.empty(num_channels)
+            values = values.normal_() if value is None else values.fill_(value)
+            setattr(self, name, nn.Parameter(values))
+
+    def switch(self, x: Tensor, dim: int) -> Tensor:
+        """beta, to be broadcast against x, whose channels are at dimension dim."""
+        return _along(self.beta.to(x.dtype), x, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x, a tensor with C channels at ``channel_dim``."""
+        self.require_resolved()
+        dim = 1 if self.channel_dim is None else self.channel_dim
+        if not -x.dim() <= dim < x.dim() or x.size(dim) != self.num_channels:
+            raise ValueError(
+                f'{type(self).__name__} has {self.num_channels} channels at dimension {dim}, got '
+                f'an input of shape {tuple(x.shape)}; pass num_channels and channel_dim (-1 for '
+                f'channel-last tokens)'
+            )
+        value = x.to(opmath_dtype(x.dtype))
+        p2 = _along(self.p2.to(value.dtype), x, dim)
+        difference = _along(self.p1.to(value.dtype), x, dim) - p2
+        gate = torch.sigmoid(self.switch(value, dim) * difference * value)
+        # One product with x: where the gate is 0 or 1, an infinite x gives the line that it chose.
+        return (value * (p2 + difference * gate)).to(x.dtype)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        # Others' are (1, C, 1, 1), and weights of 1x1 convolutions.
+        for name, parameter in self.named_parameters(recurse=False):
+            key = prefix + name
+            for found in (key, prefix + name.replace('_', '.')):
+                if found in state_dict and state_dict[found].numel() == parameter.numel():
+                    state_dict[key] = state_dict.pop(found).flatten()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        initial = ', '.join(f'{name}={value}' for name, value in self._initial.items())
+        return f'num_channels={self.num_channels}, {initial}, channel_dim={self.channel_dim}'
+
+
+class MetaAconC(AconC):
+    """Meta-ACON: :class:`AconC` whose beta, for each channel, is made of the sample.
+
+    beta = sigmoid(fc2(fc1(average over the pixels))).
+
+    Args:
+        num_channels: Number of channels C. None takes it from the surroundings when the module is
+            registered into a parent (see :mod:`mmact.activations.base`).
+        reduction: r: fc1 has max(r, C // r) outputs.
+        p1: Initial slope for large x; None draws one for each channel from the standard normal
+            distribution.
+        p2: The same, for small x.
+        channel_dim: Dimension of the input that holds the channels, not 0. None takes it from the
+            surroundings (-1 after linear layers and LayerNorm, else 1).
+        inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
+
+    Shape:
+        Input and output: (B, C, ...), or with channels at another dimension than 0; dtype and
+        memory format are kept. A NaN makes its sample's output NaN.
+
+    Attributes:
+        p1: (C,).
+        p2: (C,).
+        fc1_weight: (H * C,), H = max(r, C // r); fc1_bias: (H,).
+        fc2_weight: (C * H,); fc2_bias: (C,).
+
+    Raises:
+        ValueError: If an argument is out of range, or an input does not have C channels.
+        RuntimeError: In forward, if the number of channels is not known.
+    """
+
+    elementwise = False  # beta is made of all of the sample
+
+    def __init__(
+        self,
+        num_channels: int | None = None,
+        *,
+        reduction: int = 16,
+        p1: float | None = None,
+        p2: float | None = None,
+        channel_dim: int | None = None,
+        inplace: bool = False,
+    ) -> None:
+        if not _positive_int(reduction):
+            raise ValueError(f'MetaAconC: reduction must be a positive integer, got {reduction!r}')
+        nn.Module.__init__(self)
+        self.reduction = reduction
+        super().__init__(num_channels, p1=p1, p2=p2, channel_dim=channel_dim)
+
+    def build(self, num_channels: int) -> None:
+        """Creates p1, p2 and the linear maps, which start as PyTorch's convolutions do."""
+        del self._initial['beta']
+        super().build(num_channels)
+        hidden = max(self.reduction, num_channels // self.reduction)
+        for name, inputs, outputs in (('fc1', num_channels, hidden), ('fc2', hidden, num_channels)):
+            bound = 1 / math.sqrt(inputs)
+            for part, size in (('weight', outputs * inputs), ('bias', outputs)):
+                values = torch.empty(size).uniform_(-bound, bound)
+                setattr(self, f'{name}_{part}', nn.Parameter(values))
+
+    def switch(self, x: Tensor, dim: int) -> Tensor:
+        """beta of each sample and channel, to be broadcast against x."""
+        dim %= x.dim()
+        if dim == 0:
+            raise ValueError('MetaAconC: dimension 0 holds the samples, not the channels')
+        pixels = [d for d in range(1, x.dim()) if d != dim]
+        mean = x.mean(pixels) if pixels else x
+        for name in ('fc1', 'fc2'):
+            bias = getattr(self, f'{name}_bias').to(x.dtype)
+            weight = getattr(self, f'{name}_weight').to(x.dtype).view(bias.numel(), -1)
+            mean = F.linear(mean, weight, bias)
+        shape = [size if d in (0, dim) else 1 for d, size in enumerate(x.shape)]
+        return mean.sigmoid().view(shape)
+
+
+def _along(values: Tensor, x: Tensor, dim: int) -> Tensor:
+    """(C,) shaped to broadcast against x, whose channels are at dimension dim."""
+    shape = [1] * x.dim()
+    shape[dim] = -1
+    return values.view(shape)

@@ -1,0 +1,88 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""xIELU: the expanded integral of the exponential linear unit.
+
+Paper: Huang, Schlag, Deriving Activation Functions Using Integration, 2024 (arXiv 2411.13010).
+
+The gradient is a line with a learned slope above 0 and a shifted ELU with a learned scale below;
+the function is its integral. Both are one number for the layer, kept positive by softplus, and
+alpha_n above beta, so that the gradient becomes negative for some x < 0.
+
+The authors' code bounds the argument of expm1 by -1e-6; here expm1 takes x itself, which is exact.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.reference import opmath_dtype
+from .base import Activation
+
+
+class XIELU(Activation):
+    """xIELU: ``alpha_p x^2 + beta x``, below 0 ``alpha_n (exp(x) - 1 - x) + beta x``.
+
+    alpha_p = softplus(raw_p) and alpha_n = beta + softplus(raw_n), where raw_p and raw_n are
+    learned, one each per layer.
+
+    Args:
+        alpha_p: Initial alpha_p, > 0.
+        alpha_n: Initial alpha_n, > beta.
+        beta: Slope at 0; fixed.
+        inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
+
+    Shape:
+        Input and output: any shape; dtype and memory format are kept. NaN gives NaN.
+
+    Attributes:
+        alpha_p: raw_p, (1,). Named as in the authors' code.
+        alpha_n: raw_n, (1,).
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha_p: float = 0.8,
+        alpha_n: float = 0.8,
+        beta: float = 0.5,
+        inplace: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value, low in (
+            ('alpha_p', alpha_p, 0.0),
+            ('beta', beta, -math.inf),
+            ('alpha_n', alpha_n, beta),
+        ):
+            if not isinstance(value, (int, float)) or not low < value < math.inf:
+                raise ValueError(
+                    f'XIELU: {name} must be a finite number above {low}, got {value!r}'
+                )
+        self.beta = float(beta)
+        self.alpha_p = nn.Parameter(torch.tensor([_softplus_inverse(alpha_p)]))
+        self.alpha_n = nn.Parameter(torch.tensor([_softplus_inverse(alpha_n - beta)]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x, of any shape."""
+        dtype = opmath_dtype(x.dtype)
+        alpha_p = F.softplus(self.alpha_p.to(dtype))
+        excess = F.softplus(self.alpha_n.to(dtype))  # alpha_n - beta
+        value = x.to(dtype)
+        # Each half is 0 on the other's side. At 0 the derivative is that of the lower one, beta.
+        above, below = F.relu(value), value.clamp(max=0)
+        y = above * (alpha_p * above + self.beta)
+        y = y + ((self.beta + excess) * torch.expm1(below) - excess * below)
+        return y.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f'beta={self.beta}'
+
+
+def _softplus_inverse(value: float) -> float:
+    return value + math.log(-math.expm1(-value))
