@@ -40,6 +40,8 @@ class AconC(ChannelActivation):
             from the standard normal distribution.
         p2: The same, for small x.
         beta: Initial beta.
+        num_groups: Number of functions G. None: one for each channel; 1: one for the layer, which
+            needs no number of channels; a divisor of C: groups of neighbouring channels share one.
         channel_dim: Dimension of the input that holds the channels. None takes it from the
             surroundings (-1 after linear layers and LayerNorm, else 1).
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
@@ -49,14 +51,16 @@ class AconC(ChannelActivation):
         kept. NaN gives NaN.
 
     Attributes:
-        p1: (C,).
-        p2: (C,).
-        beta: (C,).
+        p1, p2, beta: (G,) each.
 
     Raises:
         ValueError: If an argument is out of range, or an input does not have C channels.
         RuntimeError: In forward, if the number of channels is not known.
     """
+
+    paper = 'Ma, Zhang, Liu, Sun, Activate or Not: Learning Customized Activation, CVPR'
+    year = 2021
+    parameter_count = (3, 'channel')
 
     def __init__(
         self,
@@ -65,23 +69,23 @@ class AconC(ChannelActivation):
         p1: float | None = None,
         p2: float | None = None,
         beta: float = 1.0,
+        num_groups: int | None = None,
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        super().__init__(num_channels, channel_dim)
+        super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
         self._initial = {'p1': p1, 'p2': p2, 'beta': beta}
         for name, value in self._initial.items():
             if value is not None and not math.isfinite(value):
                 raise ValueError(
                     f'{type(self).__name__}: {name} must be a finite number, got {value!r}'
                 )
-        if self.resolved:
-            self.build(self.num_channels)
+        self._start()
 
-    def build(self, num_channels: int) -> None:
+    def build(self, num_functions: int) -> None:
         """Creates p1, p2 and beta."""
         for name, value in self._initial.items():
-            values = torch.empty(num_channels)
+            values = torch.empty(num_functions)
             values = values.normal_() if value is None else values.fill_(value)
             setattr(self, name, nn.Parameter(values))
 
@@ -91,14 +95,7 @@ class AconC(ChannelActivation):
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
-        self.require_resolved()
-        dim = 1 if self.channel_dim is None else self.channel_dim
-        if not -x.dim() <= dim < x.dim() or x.size(dim) != self.num_channels:
-            raise ValueError(
-                f'{type(self).__name__} has {self.num_channels} channels at dimension {dim}, got '
-                f'an input of shape {tuple(x.shape)}; pass num_channels and channel_dim (-1 for '
-                f'channel-last tokens)'
-            )
+        dim = self._dim(x)
         value = x.to(opmath_dtype(x.dtype))
         p2 = _along(self.p2.to(value.dtype), x, dim)
         difference = _along(self.p1.to(value.dtype), x, dim) - p2
@@ -117,7 +114,7 @@ class AconC(ChannelActivation):
 
     def extra_repr(self) -> str:
         initial = ', '.join(f'{name}={value}' for name, value in self._initial.items())
-        return f'num_channels={self.num_channels}, {initial}, channel_dim={self.channel_dim}'
+        return f'{initial}, {super().extra_repr()}'
 
 
 class MetaAconC(AconC):
@@ -152,6 +149,7 @@ class MetaAconC(AconC):
     """
 
     elementwise = False  # beta is made of all of the sample
+    parameter_count = (2256, 'layer of 64 channels')
 
     def __init__(
         self,
@@ -196,7 +194,10 @@ class MetaAconC(AconC):
 
 
 def _along(values: Tensor, x: Tensor, dim: int) -> Tensor:
-    """(C,) shaped to broadcast against x, whose channels are at dimension dim."""
+    """(G,) shaped to broadcast against x, whose channels are at dimension dim."""
+    if values.numel() == 1:
+        return values.reshape(())
+    values = values.repeat_interleave(x.size(dim) // values.numel())
     shape = [1] * x.dim()
     shape[dim] = -1
     return values.view(shape)

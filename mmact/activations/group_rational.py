@@ -17,13 +17,12 @@ Trained coefficients are read from KAT's checkpoints (``weight_numerator``, ``we
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from ..ops.pau import MAX_ORDER, pau
 from .base import ChannelActivation, _positive_int
+from .functions import Function
 from .pau_init import initial_coefficients
 
 
@@ -59,6 +58,10 @@ class GroupRational(ChannelActivation):
         torch.Size([2, 50, 64])
     """
 
+    paper = 'Yang, Wang, Kolmogorov-Arnold Transformer, ICLR'
+    year = 2025
+    parameter_count = (38, 'layer')  # 6 and 4 for each of 8 groups
+
     def __init__(
         self,
         num_channels: int | None = None,
@@ -66,23 +69,22 @@ class GroupRational(ChannelActivation):
         num_groups: int = 8,
         m: int = 5,
         n: int = 4,
-        init: str | Callable[[Tensor], Tensor] = 'swish',
+        init: str | Function = 'swish',
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        for name, value in (('num_groups', num_groups), ('m', m), ('n', n)):
-            if not _positive_int(value) or (name != 'num_groups' and value >= MAX_ORDER):
-                limit = '' if name == 'num_groups' else f' below {MAX_ORDER}'
-                raise ValueError(
-                    f'GroupRational: {name} must be a positive integer{limit}, got {value!r}'
-                )
-        super().__init__(num_channels, channel_dim)
-        if num_channels is not None and num_channels % num_groups:
+        if not _positive_int(num_groups):
             raise ValueError(
-                f'GroupRational: num_groups={num_groups} does not divide '
-                f'num_channels={num_channels}'
+                f'GroupRational: num_groups must be a positive integer, got {num_groups!r}'
             )
-        self.num_groups, self.m, self.n, self.init = num_groups, m, n, init
+        for name, value in (('m', m), ('n', n)):
+            if not _positive_int(value) or value >= MAX_ORDER:
+                raise ValueError(
+                    f'GroupRational: {name} must be a positive integer below {MAX_ORDER}, '
+                    f'got {value!r}'
+                )
+        super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
+        self.m, self.n, self.init = m, n, init
         if init == 'identity':
             a, b = torch.zeros(m + 1), torch.zeros(n)
             a[1] = 1
@@ -92,16 +94,10 @@ class GroupRational(ChannelActivation):
         self.numerator = nn.Parameter(a.to(device, dtype))
         self.denominator = nn.Parameter(b.to(device, dtype).repeat(num_groups))
 
-    @property
-    def resolved(self) -> bool:
-        """True: the parameters exist from the start."""
-        return True
-
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x."""
-        dim = 1 if self.channel_dim is None else self.channel_dim
         numerator = self.numerator.expand(self.num_groups, -1)
-        return pau(x, numerator, self.denominator.view(self.num_groups, -1), dim, 'A')
+        return pau(x, numerator, self.rows('denominator'), self._dim(x), 'A')
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         for name in ('numerator', 'denominator'):  # KAT's (1, m + 1) and (G, n)
@@ -111,7 +107,4 @@ class GroupRational(ChannelActivation):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
-        return (
-            f'num_channels={self.num_channels}, num_groups={self.num_groups}, m={self.m}, '
-            f'n={self.n}, init={self.init!r}, channel_dim={self.channel_dim}'
-        )
+        return f'm={self.m}, n={self.n}, init={self.init!r}, {super().extra_repr()}'

@@ -36,6 +36,9 @@ class Squareplus(Activation):
         ValueError: If b is not a positive finite number.
     """
 
+    paper = 'Barron, Squareplus: A Softplus-Like Algebraic Rectifier,'
+    year = 2021
+
     def __init__(self, *, b: float = 4.0, inplace: bool = False) -> None:
         super().__init__()
         if not isinstance(b, (int, float)) or not 0 < b < math.inf:

@@ -37,6 +37,10 @@ class StarReLU(Activation):
         bias: (1,).
     """
 
+    paper = 'Yu, Si, Zhou, Luo, Zhou, Feng, Yan, Wang, MetaFormer Baselines for Vision, TPAMI'
+    year = 2024
+    parameter_count = (2, 'layer')
+
     def __init__(
         self,
         *,

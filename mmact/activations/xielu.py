@@ -46,6 +46,10 @@ class XIELU(Activation):
         ValueError: If an argument is out of range.
     """
 
+    paper = 'Huang, Schlag, Deriving Activation Functions Using Integration,'
+    year = 2024
+    parameter_count = (2, 'layer')
+
     def __init__(
         self,
         *,

@@ -217,7 +217,7 @@ def test_a_loaded_phase_one_says_so_once():
 # Groups -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name', GROUPED)
+@pytest.mark.parametrize('name', [n for n in GROUPED if n != 'GroupRational'])
 @pytest.mark.parametrize('num_channels', [CHANNELS, None])
 def test_groups(name, num_channels):
     """Neighbouring channels share a function, in layer, figure and PWLU made of it."""
