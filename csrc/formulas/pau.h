@@ -11,7 +11,8 @@
 
 namespace mmact {
 
-constexpr int kPauMaxOrder = 32;
+constexpr int kPauMaxOrder = 32;  // entries of the numerator, and of b_1 to b_n
+constexpr int kPauMaxRows = 2 * kPauMaxOrder + 1;
 
 struct PauSettings {
   int m, n;
@@ -23,23 +24,32 @@ struct PauSettings {
   uint32_t seed_low, seed_high;
 };
 
-// One element whose powers overflow, in double: with z = 1 / x and A = x^n a(z), Q is
-// x^n (constant z^n + |a|) up to signs. Such x are rare.
+// One element whose powers overflow, in double: with z = 1 / x, P = x^top p(z) and A = x^bottom
+// a(z), where top and bottom are the highest powers with a coefficient that is not 0, Q is x^bottom
+// (constant z^bottom + |a|) up to signs. Such x are rare. p and a are finite and not 0 at infinity,
+// where everything else is a limit.
 template <class S>
 struct PauFar {
   PauSettings settings;
-  double coefficient[2 * kPauMaxOrder];  // a_j at j, b_k at m + 1 + k
-  double x, z, scale, sign;
+  double coefficient[kPauMaxRows];  // a_j at j, b_k at m + 1 + k
+  double x, z, scale, sign, p, slope;
+  int top, bottom;
+
+  MMACT_COLD double b(int k) const { return coefficient[settings.m + 1 + k]; }
 
   // To be called when settings, coefficients and x are set.
   MMACT_COLD void prepare() {
-    const int n = settings.n;
     z = 1 / x;
+    for (top = settings.m; top > 0 && coefficient[top] == 0;) --top;
+    for (bottom = settings.n; bottom > 0 && b(bottom) == 0;) --bottom;
     const double t = settings.abs_x && z < 0 ? -z : z;
-    double a = 0, unit = settings.constant;
-    for (int k = 0; k <= n; ++k) a = a * t + coefficient[settings.m + 1 + k];
-    for (int k = 0; k < n; ++k) unit *= t;
-    const double odd = n % 2 == 1 && x < 0 ? -1 : 1;  // x^n / |x|^n
+    double a = 0, unit = settings.constant, logarithmic = 0;  // x A' = x^bottom logarithmic
+    for (int k = 0; k <= bottom; ++k) {
+      a = a * t + b(k);
+      logarithmic = logarithmic * t + k * b(k);
+    }
+    for (int k = 0; k < bottom; ++k) unit *= t;
+    const double odd = bottom % 2 == 1 && x < 0 ? -1 : 1;  // x^bottom / |x|^bottom
     if (settings.abs_a) {
       sign = a * odd >= 0 ? 1 : -1;
       scale = odd / ((unit < 0 ? -unit : unit) + (a < 0 ? -a : a));
@@ -47,35 +57,34 @@ struct PauFar {
       sign = 1;
       scale = (settings.abs_x ? odd : 1) / (unit + a);
     }
+    p = 0;
+    double derived = 0;  // x P' = x^top derived
+    for (int j = 0; j <= top; ++j) {
+      p = p * z + coefficient[j];
+      derived = derived * z + j * coefficient[j];
+    }
+    // x Q' / Q; |x|^bottom and x^bottom differ by odd where the b multiply powers of |x|.
+    const double ratio = sign * logarithmic * scale * (settings.abs_x ? odd : 1);
+    slope = derived - p * ratio;
   }
-  // x^j / Q.
-  MMACT_COLD double over_q(int j) const {
-    double power = scale;
-    for (int i = j; i < settings.n; ++i) power *= z;
-    for (int i = settings.n; i < j; ++i) power *= x;
-    return power;
+  // value * x^exponent.
+  MMACT_COLD double times_power(double value, int exponent) const {
+    for (; exponent < 0; ++exponent) value *= z;
+    for (; exponent > 0; --exponent) value *= x;
+    return value;
   }
-  // F / x^order. At x = inf a coefficient of 0 has no part in the limit.
-  MMACT_COLD double value(int order) const {
-    double y = 0;
-    for (int j = 0; j <= settings.m; ++j)
-      if (coefficient[j] != 0) y += coefficient[j] * over_q(j - order);
-    return y;
-  }
-  // dF/db_k, given F / x: F itself may overflow where this does not.
-  MMACT_COLD double by_denominator(int k, double value_over_x) const {
-    const double term = settings.abs_x && x < 0 && k % 2 == 1 ? -sign : sign;
-    return -value_over_x * term * over_q(k + 1);
-  }
+  // F.
+  MMACT_COLD double value() const { return times_power(p * scale, top - bottom); }
   // dF/dx.
-  MMACT_COLD double derivative(double value_over_x) const {
-    double dx = 0;
-    for (int j = 1; j <= settings.m; ++j)
-      if (coefficient[j] != 0) dx += j * coefficient[j] * over_q(j - 1);
-    const double inner = settings.abs_x && x < 0 ? -1 : 1;  // du / dx
-    for (int k = 1; k <= settings.n; ++k)
-      dx += inner * k * coefficient[settings.m + 1 + k] * by_denominator(k - 1, value_over_x);
-    return dx;
+  MMACT_COLD double derivative() const {
+    return slope == 0 ? 0 : times_power(slope * scale, top - bottom - 1);
+  }
+  // dF/da_j = x^j / Q.
+  MMACT_COLD double by_numerator(int j) const { return times_power(scale, j - bottom); }
+  // dF/db_k.
+  MMACT_COLD double by_denominator(int k) const {
+    const double term = settings.abs_x && x < 0 && k % 2 == 1 ? -sign : sign;
+    return -term * times_power(p * scale * scale, top + k - 2 * bottom);
   }
 };
 
@@ -87,7 +96,7 @@ struct Pau {
   using U = typename S::U;
 
   static constexpr int kSums =
-      kM >= 0 ? kM + kN + 2 : 2 * kPauMaxOrder;  // as many as rows, of which m + n + 2 are used
+      kM >= 0 ? kM + kN + 2 : kPauMaxRows;  // as many as rows, of which m + n + 2 are used
 
   PauSettings settings;
   Rows rows;
@@ -132,7 +141,7 @@ struct Pau {
     V y = p / magnitude(a);
     if (__builtin_expect(S::any(far), false)) {
       for (int lane = 0; lane < S::kWidth; ++lane)
-        if (is_far(x, lane)) S::put(y, lane, far_element(x, key, lane).value(0));
+        if (is_far(x, lane)) S::put(y, lane, far_element(x, key, lane).value());
     }
     return y;
   }
@@ -180,11 +189,11 @@ struct Pau {
       for (int lane = 0; lane < S::kWidth; ++lane) {
         if (!is_far(given_x, lane)) continue;
         const auto f = far_element(given_x, key, lane);
-        const double g = S::get(given_gy, lane), value_over_x = f.value(1);
-        S::put(gx, lane, g * f.derivative(value_over_x));
-        for (int j = 0; j <= m(); ++j) add_far(sums[j], lane, g * f.over_q(j), j, key);
+        const double g = S::get(given_gy, lane);
+        S::put(gx, lane, g * f.derivative());
+        for (int j = 0; j <= m(); ++j) add_far(sums[j], lane, g * f.by_numerator(j), j, key);
         for (int k = 0; k <= n(); ++k)
-          add_far(sums[m() + 1 + k], lane, g * f.by_denominator(k, value_over_x), m() + 1 + k, key);
+          add_far(sums[m() + 1 + k], lane, g * f.by_denominator(k), m() + 1 + k, key);
       }
     }
     return gx;

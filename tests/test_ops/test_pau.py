@@ -301,3 +301,60 @@ def test_direct_calls_of_wrong_shape_raise():
             op(*given)
     with pytest.raises(RuntimeError, match='grad must be like x'):
         torch.ops.mmact.pau_bwd(x[:1], x, a, b, None, 0.0, 'B', 0)
+
+
+@pytest.mark.parametrize('version', ['A', 'B', 'N'])
+@pytest.mark.parametrize('x', [3.0, -0.4, 1e7, -1e7])
+def test_as_many_coefficients_as_there_may_be(version, x):
+    """32 above and 32 below: 65 with b_0."""
+    ones = [1.0] * 32
+    t = torch.tensor([x], dtype=torch.float64)
+    y, derivative = (float(v) for v in exact_pau(x, ones, ones, version))
+    actual, gx, ga, gb = with_gradients(
+        lambda t, a, b: ops.pau(t, a, b, version=version), t, (row(*ones), row(*ones)), t**0
+    )
+    assert actual.item() == pytest.approx(y, rel=1e-12)
+    assert gx.item() == pytest.approx(derivative, rel=1e-9)
+    expected = with_gradients(
+        lambda t, a, b: reference.pau(t, a, b, version=version), t, (row(*ones), row(*ones)), t**0
+    )[2:]
+    for mine, other in zip((ga, gb), expected, strict=True):
+        assert_near(mine / other, torch.ones_like(other), 1e-9)
+
+
+@pytest.mark.parametrize(
+    ('a', 'b', 'limits', 'slopes'),
+    [
+        # The leading term decides: here -3 x^3, of which lower powers must not make inf - inf.
+        ((0.0, 1.0, 2.0, -3.0), (), (-INF, INF), (-INF, -INF)),
+        ((1.0, -1.0, 2.0, 3.0, 0.0), (), (INF, -INF), (INF, INF)),
+        ((0.0, 1.0, 2.0, -3.0), (1.0,), (-INF, INF), (-INF, -INF)),
+        ((2.0, 3.0), (0.5,), (6.0, -6.0), (0.0, 0.0)),
+        ((2.0, 3.0), (0.0, 0.0), (INF, -INF), (3.0, 3.0)),  # denominators that have not learned yet
+        ((2.0, 3.0, 0.0), (0.5, 0.0), (6.0, -6.0), (0.0, 0.0)),
+        ((1.0,), (1.0, 1.0), (0.0, 0.0), (0.0, 0.0)),
+    ],
+)
+@pytest.mark.parametrize('dtype', DTYPES)
+def test_limits(a, b, limits, slopes, dtype):
+    x = torch.tensor([INF, -INF], dtype=dtype, requires_grad=True)
+    b = torch.tensor([b], dtype=dtype).reshape(1, -1)
+    y = ops.pau(x, row(*a, dtype=dtype), b, version='B')
+    assert y.tolist() == list(limits)
+    y.sum().backward()
+    assert x.grad.tolist() == list(slopes)
+
+
+def test_the_largest_finite_numbers():
+    """Factors on the way to a finite result do not overflow."""
+    a, b = (0.02996348, 0.61690165, 2.37539147, 3.06608078, 1.52474449, 0.25281987), (
+        1.19160814, 4.40811795, 0.91111034, 0.34885983,
+    )  # fmt: skip
+    largest = torch.finfo(torch.float64).max
+    for x in (largest, -largest, 1e160):
+        y, derivative = (float(v) for v in exact_pau(x, a, b, 'A'))
+        t = torch.tensor([x], dtype=torch.float64, requires_grad=True)
+        actual = ops.pau(t, row(*a), row(*b), version='A')
+        actual.backward()
+        assert actual.item() == pytest.approx(y, rel=1e-12)
+        assert t.grad.item() == pytest.approx(derivative, rel=1e-12)
