@@ -7,6 +7,7 @@ that says what to change. The environment variable ``MMACT_TRACEBACK=1`` shows t
 """
 
 import argparse
+import atexit
 import difflib
 import inspect
 import os
@@ -226,6 +227,8 @@ def _init_gloo(cfg: Config) -> None:
             os.environ[name] = os.environ[f'SLURM_{slurm}']
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
+        # Its threads must end before the interpreter does, or they abort the program.
+        atexit.register(torch.distributed.destroy_process_group)
     if cfg.get('sync_bn') is not None:
         warnings.warn('no GPU: BatchNorm is not synchronised over processes', stacklevel=2)
         cfg.sync_bn = None

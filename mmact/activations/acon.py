@@ -61,6 +61,9 @@ class AconC(ChannelActivation):
     paper = 'Ma, Zhang, Liu, Sun, Activate or Not: Learning Customized Activation, CVPR'
     year = 2021
     parameter_count = (3, 'channel')
+    p1: nn.Parameter
+    p2: nn.Parameter
+    beta: nn.Parameter
 
     def __init__(
         self,

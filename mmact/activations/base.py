@@ -44,12 +44,15 @@ class Activation(nn.Module):
         parameter_count: Number of parameters at the default arguments, and what has that many of
             its own: ``'layer'``, ``'channel'``, or where the number is neither constant nor
             proportional to the width, ``'layer of 64 channels'``.
+        hyper_function: Whether the parameters are those of a small network that makes the function:
+            ordinary weights, for which optimizers have ordinary weight decay.
     """
 
     elementwise: ClassVar[bool] = True
     paper: ClassVar[str] = ''
     year: ClassVar[int] = 0
     parameter_count: ClassVar[tuple[int, str]] = (0, '')
+    hyper_function: ClassVar[bool] = False
 
     #: Names in state dicts of earlier versions, and what they are called now.
     _renamed: ClassVar[dict[str, str]] = {}
@@ -141,7 +144,7 @@ class ChannelActivation(Activation):
             RuntimeError: If neither an argument nor the surroundings gave the number of channels.
         """
         self.require_resolved()
-        return self.num_groups or self.num_channels
+        return self.num_groups or self.num_channels or 0
 
     def build(self, num_functions: int) -> None:
         """Creates parameters and buffers for ``num_functions`` functions."""
@@ -224,7 +227,7 @@ def functions_of(activation: nn.Module) -> tuple[nn.Module, int]:
     if isinstance(function, ChannelActivation) and function.num_groups is not None:
         function.num_channels = None
     # nn.PReLU calls it num_parameters.
-    count = getattr(function, 'num_functions', None) or getattr(function, 'num_parameters', 1)
+    count: int = getattr(function, 'num_functions', 0) or getattr(function, 'num_parameters', 1)
     return function, count
 
 
@@ -309,8 +312,9 @@ def _siblings_before(parent: nn.Module, name: str) -> Iterator[nn.Module]:
     names = list(parent._modules)
     end = names.index(name) if name in parent._modules else len(names)
     for other in reversed(names[:end]):
-        if parent._modules[other] is not None:
-            yield parent._modules[other]
+        sibling = parent._modules[other]
+        if sibling is not None:
+            yield sibling
 
 
 def _surrounding_channels(parent: nn.Module, name: str) -> tuple[int, int] | None:

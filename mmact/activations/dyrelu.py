@@ -24,7 +24,7 @@ Where the paper leaves a choice, or errs:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -39,10 +39,17 @@ class _DyReLU(ChannelActivation):
     """What the variants share: the hyper function (section 3.2, Eq. 4, figure 2)."""
 
     elementwise = False
+    hyper_function = True
     paper = 'Chen, Dai, Liu, Chen, Yuan, Liu, Dynamic ReLU, ECCV'
     year = 2020
     num_functions = 1  # the hyper function is one for the layer
     _renamed = {f'fc{i}.{kind}': f'fc{i}_{kind}' for i in (1, 2) for kind in ('weight', 'bias')}
+
+    fc1_weight: nn.Parameter
+    fc1_bias: nn.Parameter
+    fc2_weight: nn.Parameter
+    fc2_bias: nn.Parameter
+    attend: Callable[[Tensor], Tensor]  # of variant C
 
     _per_channel = True  # whether every channel has its own coefficients
 
@@ -106,9 +113,9 @@ class _DyReLU(ChannelActivation):
         self.fc2_bias = nn.Parameter(torch.zeros(outputs))
 
     @property
-    def seen_channels(self) -> int | None:
+    def seen_channels(self) -> int:
         """Number of channels that the hyper function sees: ``context_channels``, or C."""
-        return self.context_channels or self.num_channels
+        return self.context_channels or self.num_channels or 0
 
     @property
     def hidden_channels(self) -> int:
@@ -160,7 +167,7 @@ class _DyReLU(ChannelActivation):
             ValueError: If x or context does not have the number of channels it should have.
         """
         self.require_resolved()
-        dim = self._dim_of(x, self.num_channels, 'the layer has')
+        dim = self._dim_of(x, self.num_channels or 0, 'the layer has')
         seen = self.seen_channels
         context_dim = self._dim_of(
             x if context is None else context, seen, 'the hyper function sees'

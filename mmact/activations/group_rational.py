@@ -96,7 +96,7 @@ class GroupRational(ChannelActivation):
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x."""
-        numerator = self.numerator.expand(self.num_groups, -1)
+        numerator = self.numerator.expand(self.num_functions, -1)
         return pau(x, numerator, self.rows('denominator'), self._dim(x), 'A')
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:

@@ -255,7 +255,7 @@ def _order(fits: Tensor, m: int, t: Tensor, y: Tensor, version: str) -> list[Ten
     level = error.clamp_min(1e-28 * len(t)).log().div(0.01).round()
     size = fits[:, m + 1 :].abs().amax(1)
     keys = zip(poles.tolist(), level.tolist(), size.tolist(), range(len(fits)), strict=True)
-    chosen = {}
+    chosen: dict[tuple[int, float], Tensor] = {}
     for pole, err, _, index in sorted(keys):
         chosen.setdefault((pole, err), fits[index])
     return list(chosen.values())

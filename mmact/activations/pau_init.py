@@ -112,12 +112,13 @@ def initial_coefficients(
     name = canonical_name(init)
     # The Pade approximants have even, positive denominators, on which |.| does nothing.
     if (m, n) == (5, 4) and name in _TABLE and (version == 'B' or name in _PADE):
-        numerator, denominator = _TABLE[name]
+        above, below = _TABLE[name]
         if version == 'C':
-            denominator = (1 - CONSTANT['C'], *denominator)
-        return tuple(
-            torch.tensor(c, dtype=torch.float64, device='cpu') for c in (numerator, denominator)
+            below = (1 - CONSTANT['C'], *below)
+        numerator, denominator = (
+            torch.tensor(c, dtype=torch.float64, device='cpu') for c in (above, below)
         )
+        return numerator, denominator
     numerator, denominator = _fitted(name, m, n, version)
     return numerator.clone(), denominator.clone()
 

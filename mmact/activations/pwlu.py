@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import pwlu
+from ..ops._compat import is_compiling
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
 from .base import ChannelActivation, _positive_int
 from .functions import Function, named_function
@@ -91,6 +92,16 @@ class PWLU(ChannelActivation):
     )
     year = 2021
     parameter_count = (21, 'channel')
+
+    left_bound: nn.Parameter
+    right_bound: nn.Parameter
+    left_slope: nn.Parameter
+    right_slope: nn.Parameter
+    points: nn.Parameter
+    running_mean: Tensor
+    running_std: Tensor
+    num_batches_tracked: Tensor
+    phase_id: Tensor
 
     #: Smallest width of [left_bound, right_bound] that realign() and separate_bounds_() leave.
     MIN_WIDTH = 1e-2
@@ -240,7 +251,7 @@ class PWLU(ChannelActivation):
 
     # The function ---------------------------------------------------------------------------------
 
-    def _parameters_in_order(self) -> tuple[Tensor, ...]:
+    def _parameters_in_order(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         return (
             self.left_bound,
             self.right_bound,
@@ -262,11 +273,12 @@ class PWLU(ChannelActivation):
             # Zero gradients rather than none: parameters without would make DDP wait for ever, and
             # requires_grad=False would need DDP and the optimizer to be built anew for phase II.
             idle = x.new_zeros((), dtype=torch.bool)
-            parameters = tuple(torch.where(idle, p, p.detach()) for p in parameters)
+            lb, rb, ls, rs, points = (torch.where(idle, p, p.detach()) for p in parameters)
+            parameters = (lb, rb, ls, rs, points)
         return pwlu(x, *parameters, channel_dim=dim, inference=inference)
 
     def _warn_if_unattended(self) -> None:
-        if self._unattended and not torch.compiler.is_compiling():
+        if self._unattended and not is_compiling():
             warnings.warn(
                 'PWLU: the state dict that was loaded is of phase I, in which nothing is learned '
                 "but statistics. Train with custom_hooks=[dict(type='PWLURealignHook', ...)], or "

@@ -65,6 +65,10 @@ class SReLU(ChannelActivation):
     )
     year = 2016
     parameter_count = (4, 'channel')
+    left_threshold: nn.Parameter
+    left_slope: nn.Parameter
+    right_threshold: nn.Parameter
+    right_slope: nn.Parameter
 
     def __init__(
         self,

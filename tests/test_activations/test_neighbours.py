@@ -128,7 +128,7 @@ def test_group_rational_starts_as_its_function(init, function, tolerance):
 def test_group_rational_channels():
     assert nn.Sequential(nn.Linear(4, 16), GroupRational())[1].channel_dim == -1
     assert nn.Sequential(nn.Conv2d(3, 16, 1), GroupRational())[1].channel_dim == 1
-    with pytest.raises(ValueError, match='num_groups=8 does not divide num_channels=12'):
+    with pytest.raises(ValueError, match='12 channels cannot be shared by num_groups=8'):
         GroupRational(12)
     with pytest.raises(ValueError, match='12 channels .* which 8 sets of parameters cannot share'):
         GroupRational()(torch.randn(2, 12, 3))

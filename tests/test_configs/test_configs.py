@@ -243,7 +243,7 @@ def check_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
     optimized = [id(p) for group in optimizer.param_groups for p in group['params']]
     assert len(optimized) == len(set(optimized))
     assert {id(p) for p in model.parameters() if p.requires_grad} <= set(optimized)
-    acts = [m for m in model.modules() if isinstance(m, Activation)]
+    acts = [m for m in model.modules() if isinstance(m, Activation) and not m.hyper_function]
     own = {id(p) for m in acts for p in m.parameters(recurse=False)}
     for group in optimizer.param_groups:
         if own & {id(p) for p in group['params']}:

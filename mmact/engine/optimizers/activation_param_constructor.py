@@ -25,8 +25,9 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
     Weight decay pulls a weight to zero, where it is simpler; the bounds, slopes and values of an
     activation function have no such origin. They get no decay unless asked, and a multiplier of the
     learning rate. Activation parameters are the direct parameters of
-    :class:`mmact.activations.Activation` modules; layers inside one, as FReLU's convolution and
-    BatchNorm, are treated as any other convolution or BatchNorm.
+    :class:`mmact.activations.Activation` modules, except the weights of hyper functions (Dynamic
+    ReLU's), which are weights; layers inside one, as FReLU's convolution and BatchNorm, are treated
+    as any other convolution or BatchNorm.
 
     Two keys of ``paramwise_cfg`` are added to those of the base class:
 
@@ -99,7 +100,7 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
             prefix: Its path; empty for the model itself.
             is_dcn_module: Whether the module belongs to a deformable convolution.
         """
-        if isinstance(module, Activation):
+        if isinstance(module, Activation) and not module.hyper_function:
             self._add_activation(params, module, prefix)
             for name, child in module.named_children():
                 self.add_params(params, child, prefix=f'{prefix}.{name}' if prefix else name)
