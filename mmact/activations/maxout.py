@@ -7,8 +7,10 @@ Paper: Goodfellow, Warde-Farley, Mirza, Courville, Bengio, Maxout Networks, ICML
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from ..ops._compat import is_compiling
 from .base import ChannelActivation, _positive_int
 
 
@@ -85,7 +87,12 @@ class Maxout(ChannelActivation):
         self._check_groups(x.size(dim))
         # A reduction lays its result out in the order of the dimensions: they are put in the order
         # in which they lie in memory first, so that channels_last stays what it is.
-        order = sorted(range(x.dim()), key=x.stride, reverse=True)
+        if is_compiling():  # where strides may be symbols, which have no order
+            order = list(range(x.dim()))
+            if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+                order = [0, 2, 3, 1]
+        else:
+            order = sorted(range(x.dim()), key=x.stride, reverse=True)
         at = order.index(dim)
         y = x.permute(order).unflatten(at, (x.size(dim) // self.k, self.k)).amax(at + 1)
         return y.permute([order.index(d) for d in range(x.dim())])

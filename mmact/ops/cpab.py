@@ -17,7 +17,9 @@ per segment. ``mmact::cpab_table`` is the kernels' segment_table.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,7 @@ from ._library import (
     has_kernel,
     once_differentiable,
 )
+from ._transforms import gradients, transforming
 from .reference import opmath_dtype
 
 #: Largest velocity that acts, in cells of the tessellation per unit of time. Slopes of the field
@@ -62,8 +65,10 @@ _LOG1P = [(-1) ** k / (k + 1) for k in range(_TERMS)]
 def _ratio(z: Tensor, function, coefficients: list[float]) -> Tensor:
     """function(z) / z, from its series near 0, where autograd's quotient rule would cancel."""
     near = z.abs() < _SERIES_BELOW
-    powers = torch.where(near, z, 0).unsqueeze(-1) ** torch.arange(_TERMS, device=z.device)
-    series = powers @ torch.tensor(coefficients, dtype=z.dtype, device=z.device)
+    close = torch.where(near, z, 0)
+    series = torch.full_like(z, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        series = series * close + c
     far = torch.where(near, 1, z)
     return torch.where(near, series, function(far) / far)
 
@@ -169,8 +174,10 @@ def segment_table(
     knots = torch.linspace(a, b, cells + 1, dtype=torch.float64, device=theta.device)
 
     with torch.no_grad():
-        preimages = _preimages(velocity, slope, arrival, knots)
-        images = _preimages(-velocity, -slope, arrival, knots)  # of the inner knots
+        # Detached for forward mode as well, which no_grad does not stop.
+        fixed, fixed_slope = velocity.detach(), slope.detach()
+        preimages = _preimages(fixed, fixed_slope, arrival.detach(), knots)
+        images = _preimages(-fixed, -fixed_slope, arrival.detach(), knots)  # of the inner knots
         groups, last_knot = theta.size(0), knots[-1:].expand(theta.size(0), 1)
         edges = torch.cat([knots.expand(groups, -1), preimages], 1).to(dtype).double()
         targets = [knots[:1].expand(groups, 1), images, last_knot, knots[1:-1].expand(groups, -1)]
@@ -180,18 +187,18 @@ def segment_table(
         last = (order > cells).cumsum(1)[:, :-1]
         rightward = last > first
         leave, enter = first + rightward, last + ~rightward
-        speed = velocity.abs()
+        speed = fixed.abs()
         passes = torch.minimum(speed.gather(1, leave), speed.gather(1, enter))
         moving = (last != first) & (passes > _STILL * width)
         # Where T is so steep that rounding x moves T(x) by much of a cell, a segment of few numbers
         # is taken for a straight line, without a gradient for theta.
         span = edges.diff(dim=1)
         ulp = torch.finfo(dtype).eps * torch.maximum(edges[:, :-1].abs(), edges[:, 1:].abs())
-        steep = torch.exp(slope.gather(1, first).abs() + slope.gather(1, last).abs())
+        steep = torch.exp(fixed_slope.gather(1, first).abs() + fixed_slope.gather(1, last).abs())
         narrow = (span <= 16 * ulp) & (steep * ulp > 1e-3 * width)
         start = knots[first]
         left, right = (
-            velocity.gather(1, first) + slope.gather(1, first) * (edge - start)
+            fixed.gather(1, first) + fixed_slope.gather(1, first) * (edge - start)
             for edge in (edges[:, :-1], edges[:, 1:])
         )
         slower = moving & ~narrow & (right.abs() < left.abs())
@@ -209,9 +216,11 @@ def segment_table(
     v_leave = torch.where(moving, velocity.gather(1, leave), 1)
     between = (arrival.gather(1, leave) - arrival.gather(1, enter)).abs()
     with torch.no_grad():
-        margin = 0.25 / (1 + s.abs() + s_last.abs())
-        longest = (1 - between).clamp(0, 1) + margin
-        low, high = -longest * _expm1_ratio(-s * longest), margin * _expm1_ratio(s * margin)
+        still_s = s.detach()
+        margin = 0.25 / (1 + still_s.abs() + s_last.detach().abs())
+        longest = (1 - between.detach()).clamp(0, 1) + margin
+        low = -longest * _expm1_ratio(-still_s * longest)
+        high = margin * _expm1_ratio(still_s * margin)
     u = torch.clamp((p - knots[leave]) / v_leave, low, high)
     change = s * u
     slowed = change < -0.5  # then 1 + change would cancel
@@ -328,14 +337,28 @@ def apply_table(
     Raises:
         RuntimeError: From PyTorch, if the shapes do not fit each other.
     """
+    settings = (channel_dim, factor, negative_slope)
+    return _apply(x, breakpoints, table, *settings, _log1p_ratio, _expm1_ratio)
+
+
+def _quick_ratio(z: Tensor, function: Callable) -> Tensor:
+    """function(z) / z, where no derivative is asked for."""
+    still = z == 0
+    return (function(z) / z.masked_fill(still, 1)).masked_fill(still, 1)
+
+
+def _eager(x, breakpoints, table, channel_dim, factor, negative_slope):
+    ratios = (functools.partial(_quick_ratio, function=f) for f in (torch.log1p, torch.expm1))
+    return _apply(x, breakpoints, table, channel_dim, factor, negative_slope, *ratios)
+
+
+def _apply(
+    x, breakpoints, table, channel_dim, factor, negative_slope, log1p_ratio, expm1_ratio
+) -> Tensor:
     value = _rows(x.to(opmath_dtype(x.dtype)), table.size(0), channel_dim)
     _, inside, z, shift, gain, alpha, beta = _look_up(value, breakpoints, table)
-    change = alpha * z
-    still = change == 0
-    slower = (torch.log1p(change) / change.masked_fill(still, 1)).masked_fill(still, 1)
-    late = beta * z * slower
-    still = late == 0
-    f = slower * (torch.expm1(late) / late.masked_fill(still, 1)).masked_fill(still, 1)
+    slower = log1p_ratio(alpha * z)
+    f = slower * expm1_ratio(beta * z * slower)
     y = _flow(value, inside, z, shift, gain, f)
     if factor != 'one':
         finite = torch.where(value < 0, _bounded(y), y) if 'gelu' in factor else y
@@ -387,7 +410,7 @@ def _fake_bwd(grad, x, breakpoints, table, channel_dim, factor, negative_slope):
 
 _PLAIN = 'segment_table and apply_table of the module mmact.ops.cpab'
 _SETTINGS = 'Tensor breakpoints, Tensor table, int channel_dim, str factor, float negative_slope'
-define(f'cpab(Tensor x, {_SETTINGS}) -> Tensor', apply_table, _fake)
+define(f'cpab(Tensor x, {_SETTINGS}) -> Tensor', _eager, _fake)
 define(f'cpab_bwd(Tensor grad, Tensor x, {_SETTINGS}) -> (Tensor, Tensor)', _eager_bwd, _fake_bwd)
 
 
@@ -398,6 +421,14 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad):
     settings = (ctx.channel_dim, ctx.factor, ctx.negative_slope)
+    if torch.is_grad_enabled():  # create_graph
+        x, breakpoints, table = ctx.saved_tensors
+
+        def function(x, table):
+            return apply_table(x, breakpoints, table, *settings)
+
+        gx, g_table = gradients(function, (x, table), grad)
+        return gx, None, g_table, None, None, None
     gx, g_table = torch.ops.mmact.cpab_bwd(grad, *ctx.saved_tensors, *settings)
     return gx, None, g_table, None, None, None
 
@@ -431,6 +462,15 @@ def _setup_table_context(ctx, inputs, output):
 
 
 def _table_backward(ctx, _, grad):
+    if torch.is_grad_enabled():  # create_graph
+        a, b, affine, single = ctx.domain
+        extend = 'affine' if affine else 'identity'
+        dtype = torch.float32 if single else torch.float64
+
+        def function(theta):
+            return segment_table(theta, (a, b), extend, dtype)[1]
+
+        return (*gradients(function, ctx.saved_tensors, grad), None, None, None, None)
     g_theta = torch.ops.mmact.cpab_table_bwd(grad, *ctx.saved_tensors, *ctx.domain)
     return g_theta, None, None, None, None
 
@@ -446,7 +486,7 @@ _TABLE_KERNELS = tuple(device for device in ('cpu', 'cuda') if has_kernel('cpab_
 def _table(x: Tensor, theta: Tensor, domain: tuple[float, float], extend: str):
     """Breakpoints and table for x, made by a kernel where there is one."""
     dtype = opmath_dtype(x.dtype)
-    if theta.device.type not in _TABLE_KERNELS:
+    if theta.device.type not in _TABLE_KERNELS or transforming():
         return segment_table(theta, domain, extend, dtype)
     single = dtype != torch.float64
     return torch.ops.mmact.cpab_table(theta, *domain, extend == 'affine', single)
@@ -509,6 +549,8 @@ def cpab(
         raise ValueError(f'cpab: theta is on {theta.device}, but x is on {x.device}')
     channel_dim = check_groups('cpab', x, theta.size(0), channel_dim)
     breakpoints, table = _table(x, theta, domain, extend)
+    if transforming():
+        return apply_table(x, breakpoints, table, channel_dim, factor, negative_slope)
     return torch.ops.mmact.cpab(x, breakpoints, table, channel_dim, factor, negative_slope)
 
 

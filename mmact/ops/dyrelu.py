@@ -7,12 +7,15 @@ Paper: Chen, Dai, Liu, Chen, Yuan, Liu, Dynamic ReLU, ECCV 2020, Eq. 1 and 5.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from . import reference
 from ._compat import register_autograd
 from ._library import LIBRARY, check_dtype, define, dense, once_differentiable
+from ._transforms import gradients, use_reference
 
 #: Largest K that the kernels take; above it the eager form runs.
 MAX_FUNCTIONS = 16
@@ -61,6 +64,9 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
+    if torch.is_grad_enabled():  # create_graph
+        function = functools.partial(reference.dyrelu, channel_dim=ctx.channel_dim)
+        return (*gradients(function, ctx.saved_tensors, grad), None)
     x, coefficients, attention = ctx.saved_tensors
     gx, g_coefficients, g_attention = torch.ops.mmact.dyrelu_bwd(
         grad, x, coefficients, attention, ctx.channel_dim
@@ -127,6 +133,6 @@ def dyrelu(
             )
         # The kernels sum over pixels within a channel only.
         coefficients = coefficients.expand(-1, -1, channels)
-    if given[1] > 2 * MAX_FUNCTIONS or torch.onnx.is_in_onnx_export():
+    if given[1] > 2 * MAX_FUNCTIONS or use_reference():
         return reference.dyrelu(x, coefficients, attention, channel_dim)
     return torch.ops.mmact.dyrelu(x, coefficients, attention, channel_dim)

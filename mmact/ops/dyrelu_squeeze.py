@@ -15,6 +15,7 @@ from torch import Tensor
 from . import reference
 from ._compat import is_compiling, register_autograd
 from ._library import LIBRARY, check_dtype, define
+from ._transforms import use_reference
 
 
 def _fake(x, weight, channel_dim):
@@ -85,9 +86,15 @@ class _InPlace(torch.autograd.Function):
         return x.view_as(x), mean, logits
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gx, grad_mean, grad_logits):
         x, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph
+            if weight is None:
+                grad_logits = None
+            added, g_weight = reference.dyrelu_squeeze_bwd(
+                gx if x is None else x, grad_mean, grad_logits, weight, ctx.channel_dim
+            )
+            return gx + added.to(gx.dtype), g_weight, None
         # Nobody else holds gx: the x that it belongs to has one use.
         g_weight = torch.ops.mmact.dyrelu_squeeze_bwd_(
             gx, x, grad_mean, None if weight is None else grad_logits, weight, ctx.channel_dim
@@ -127,9 +134,10 @@ def dyrelu_squeeze(
             f'dyrelu_squeeze: weight must have shape ({x.size(channel_dim)},) to go with x of '
             f'shape {tuple(x.shape)}, got {tuple(weight.shape)}'
         )
-    if torch.onnx.is_in_onnx_export():
+    if use_reference():
         return x, *reference.dyrelu_squeeze(x, weight, channel_dim)
-    if is_compiling() or not (torch.is_grad_enabled() and x.requires_grad):
+    plain = is_compiling() or torch.jit.is_tracing()
+    if plain or not (torch.is_grad_enabled() and x.requires_grad):
         mean, logits = torch.ops.mmact.dyrelu_squeeze(x, weight, channel_dim)
     else:
         x, mean, logits = _InPlace.apply(x, weight, channel_dim)

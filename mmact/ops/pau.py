@@ -14,6 +14,7 @@ from torch import Tensor
 from . import reference
 from ._compat import register_autograd
 from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
+from ._transforms import gradients, use_reference
 
 #: Highest order of numerator and denominator.
 MAX_ORDER = 32
@@ -59,6 +60,14 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
+    if torch.is_grad_enabled():  # create_graph
+        noise, version, channel_dim = ctx.settings
+        *saved, seed = ctx.saved_tensors
+
+        def function(x, numerator, denominator):
+            return reference.pau(x, numerator, denominator, channel_dim, version, noise, seed)
+
+        return (*gradients(function, saved, grad), None, None, None, None)
     grads = torch.ops.mmact.pau_bwd(grad, *ctx.saved_tensors, *ctx.settings)
     return (*grads, None, None, None, None)
 
@@ -142,6 +151,6 @@ def pau(
             f'pau: seed must be an int64 tensor of one element, '
             f'got {seed.dtype} of shape {tuple(seed.shape)}'
         )
-    if torch.onnx.is_in_onnx_export():
+    if use_reference():
         return reference.pau(x, numerator, denominator, channel_dim, version, noise, seed)
     return torch.ops.mmact.pau(x, numerator, denominator, seed, noise, version, channel_dim)

@@ -8,12 +8,15 @@ their own parameters, and autograd carries the gradients back to those.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from . import reference
 from ._compat import register_autograd
 from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
+from ._transforms import gradients, use_reference
 
 
 def _eager(x, breakpoints, slopes, offsets, channel_dim):
@@ -49,15 +52,17 @@ define(
 
 def _setup_context(ctx, inputs, output):
     x, breakpoints, slopes, offsets, ctx.channel_dim = inputs
-    ctx.offsets_dtype = offsets.dtype
-    ctx.save_for_backward(x, breakpoints, slopes)
+    # Backward needs nothing of the offsets but their dtype, unless it is differentiated again.
+    ctx.save_for_backward(x, breakpoints, slopes, offsets)
 
 
 def _backward(ctx, grad):
-    gx, g_slopes, g_offsets = torch.ops.mmact.piecewise_linear_bwd(
-        grad, *ctx.saved_tensors, ctx.channel_dim
-    )
-    return gx, None, g_slopes, g_offsets.to(ctx.offsets_dtype), None
+    *saved, offsets = ctx.saved_tensors
+    if torch.is_grad_enabled():  # create_graph
+        function = functools.partial(reference.piecewise_linear, channel_dim=ctx.channel_dim)
+        return (*gradients(function, ctx.saved_tensors, grad), None)
+    gx, g_slopes, g_offsets = torch.ops.mmact.piecewise_linear_bwd(grad, *saved, ctx.channel_dim)
+    return gx, None, g_slopes, g_offsets.to(offsets.dtype), None
 
 
 register_autograd('mmact::piecewise_linear', _backward, setup_context=_setup_context, lib=LIBRARY)
@@ -102,6 +107,6 @@ def piecewise_linear(
                 f'breakpoints of shape {tuple(breakpoints.shape)}, got {tuple(value.shape)}'
             )
     channel_dim = check_groups('piecewise_linear', x, groups, channel_dim)
-    if torch.onnx.is_in_onnx_export():
+    if use_reference():
         return reference.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)
     return torch.ops.mmact.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)

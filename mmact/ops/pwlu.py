@@ -8,12 +8,15 @@ and 4.3.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
 from . import reference
 from ._compat import register_autograd
 from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
+from ._transforms import gradients, use_reference
 
 _PARAMETERS = (
     'Tensor left_bound, Tensor right_bound, Tensor left_slope, Tensor right_slope, Tensor points'
@@ -54,6 +57,9 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
+    if torch.is_grad_enabled():  # create_graph
+        function = functools.partial(reference.pwlu, channel_dim=ctx.channel_dim)
+        return (*gradients(function, ctx.saved_tensors, grad), None, None)
     grads = torch.ops.mmact.pwlu_bwd(grad, *ctx.saved_tensors, ctx.channel_dim)
     wanted = [g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)]
     return (*wanted, None, None)
@@ -123,7 +129,7 @@ def pwlu(
         ValueError: If the shapes of the parameters do not fit each other or x.
     """
     channel_dim = _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
-    if torch.onnx.is_in_onnx_export():
+    if use_reference():
         return reference.pwlu(
             x, left_bound, right_bound, left_slope, right_slope, points, channel_dim
         )

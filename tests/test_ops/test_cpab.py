@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mmact import ops
-from mmact.ops.cpab import MAX_SPEED, segment_table
+from mmact.ops.cpab import FACTORS, MAX_SPEED, segment_table
 
 from .ode import Field
 from .utils import DTYPES, LAYOUTS, assert_near, needs_opcheck, random_tensor, with_gradients
@@ -424,12 +424,15 @@ def test_compiles_as_one_graph():
         assert_near(mine, other, 1e-6)
 
 
-def test_no_second_derivatives():
-    x = torch.linspace(-1, 2, 9, requires_grad=True)
-    y = ops.cpab(x, torch.full((1, 9), 0.1), DOMAIN)
-    (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match='differentiable once'):
-        g.sum().backward()
+@pytest.mark.parametrize('factor', FACTORS)
+@pytest.mark.parametrize('velocities', [[0.3] * 4, [0.2, -0.4, 0.1, 0.5]])
+def test_second_derivatives(factor, velocities):
+    """Also where neighbouring velocities are equal, so that a field has slope 0."""
+    x = torch.linspace(-1.3, 2.4, 9, dtype=torch.float64, requires_grad=True)
+    theta = torch.tensor([velocities], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(
+        lambda x, theta: ops.cpab(x, theta, DOMAIN, factor=factor, negative_slope=0.2), (x, theta)
+    )
 
 
 @pytest.mark.parametrize(

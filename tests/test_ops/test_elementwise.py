@@ -303,13 +303,21 @@ def test_nothing_but_the_input_is_kept_for_backward(name):
 
 
 @pytest.mark.parametrize('name', ['piecewise_linear_2', 'pau'])
-def test_second_derivatives_are_refused(name):
+def test_second_derivatives(name):
     case = CASES[name]
     x, parameters, _, dim = arguments(case, 'nchw', 3, 1, torch.float64)
-    x.requires_grad_()
+    leaf = x.clone().requires_grad_()
     (gx,) = torch.autograd.grad(
-        case.call(x, *parameters, channel_dim=dim).sum(), x, create_graph=True
+        case.call(leaf, *parameters, channel_dim=dim).square().sum(), leaf, create_graph=True
     )
+    gx.sum().backward()
+    assert leaf.grad.abs().max() > 0.1
+    # The op that the backward without create_graph is made of has no derivative.
+    settings = (None, 0.0, 'B', dim) if name == 'pau' else (dim,)
+    tables = parameters[:2]
+    if name != 'pau':
+        tables = (x.new_zeros(1, 1), x.new_ones(1, 2))  # one breakpoint, two slopes
+    gx = getattr(torch.ops.mmact, f'{case.op}_bwd')(x.requires_grad_(), x, *tables, *settings)[0]
     with pytest.raises(RuntimeError, match='differentiable once'):
         gx.sum().backward()
 
