@@ -205,9 +205,10 @@ REASON = ''
 options = {'cmdclass': {'build_py': BuildPython}}
 missing = missing_for_kernels()
 if switch('MMACT_KERNELS', missing):
+    options['ext_modules'] = [extension()]
+    # After extension(), which says where CUDA is before torch guesses.
     from torch.utils.cpp_extension import BuildExtension
 
-    options['ext_modules'] = [extension()]
     options['cmdclass']['build_ext'] = build_kernels(BuildExtension)
 elif os.environ.get('MMACT_KERNELS') != '0':
     REASON = f'the package was built where there was no {" and no ".join(missing)}'
