@@ -10,6 +10,7 @@ import importlib.util
 
 from . import activations, ops
 from .activations import list_activations
+from .conversion import convert
 from .version import __version__
 
 if importlib.util.find_spec('mmengine') is not None:
@@ -17,4 +18,4 @@ if importlib.util.find_spec('mmengine') is not None:
 
     register_all()
 
-__all__ = ['__version__', 'activations', 'list_activations', 'ops']
+__all__ = ['__version__', 'activations', 'convert', 'list_activations', 'ops']

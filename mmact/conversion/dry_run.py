@@ -1,0 +1,281 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Running a model once to see where activations are called, and on what.
+
+The channels of an input follow from what made it: a convolution or BatchNorm puts them at dimension
+1, a linear layer or LayerNorm at the last one. Every tensor carries that dimension through what
+keeps it, and loses it in what does not (attention's products, a reshape across it).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .kinds import Original, kind_of, kind_of_function, original_of_call
+from .rewrite import Position, position_of
+
+_ATTRIBUTE = '_mmact_channel_dim'
+
+_FIRST = {
+    getattr(F, name)
+    for name in (
+        *(f'conv{n}d' for n in '123'),
+        *(f'conv_transpose{n}d' for n in '123'),
+        *('batch_norm', 'instance_norm', 'group_norm', 'max_pool2d', 'interpolate'),
+    )
+}
+_LAST = {F.linear, F.layer_norm, torch.addmm, Tensor.addmm}
+_LOST = {
+    *(torch.bmm, Tensor.bmm, torch.baddbmm, torch.einsum, F.scaled_dot_product_attention),
+    *(Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.H.__get__),
+}
+_MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm}
+_PERMUTE = {torch.permute, Tensor.permute}
+_TRANSPOSE = {torch.transpose, Tensor.transpose, torch.swapaxes, Tensor.swapaxes}
+_PARTS = {
+    *(torch.cat, torch.concat, torch.chunk, Tensor.chunk, torch.split, Tensor.split),
+    *(Tensor.__getitem__, F.pad, torch.narrow, Tensor.narrow, Tensor.unbind, torch.unbind),
+}
+
+# Frames between a call in a model's code and what sees it.
+_PASSED = ('/torch/nn/modules/module.py', '/torch/overrides.py', '/torch/nn/functional.py')
+
+
+@dataclass
+class Call:
+    """Calls of one activation from one place, all on inputs of the same width.
+
+    Args:
+        caller: The module in whose code the call stands; None if it is not in a method of one.
+        position: Where it stands; None if Python does not tell.
+        channels: Size of the channel dimension; None if that is not known.
+        channel_dim: Channel dimension, -1 if it is the last one; None if it is not known.
+        map_size: Largest number of elements of a channel in a sample; None for inputs (N, C).
+        shape: Shape of an input.
+        low: Smallest element of the input.
+        high: Largest element of the input.
+        like: An empty tensor of the input's device and dtype.
+    """
+
+    caller: nn.Module | None
+    position: Position | None
+    channels: int | None
+    channel_dim: int | None
+    map_size: int | None
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    like: Tensor
+
+    def merge(self, other: Call) -> None:
+        """Takes in another call of the same key."""
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        sizes = [s for s in (self.map_size, other.map_size) if s is not None]
+        self.map_size = max(sizes, default=None)
+
+
+@dataclass
+class FunctionalSite:
+    """A place in the code where an activation is called as a function."""
+
+    kind: str
+    originals: list[Original] = field(default_factory=list)
+    calls: dict[int | None, Call] = field(default_factory=dict)
+
+
+class DryRun(TorchFunctionMode):
+    """Records calls of activations while it is entered.
+
+    Args:
+        model: What is going to be run.
+
+    Attributes:
+        modules: Calls of each activation module, by its id, the caller's id, the position and the
+            channels.
+        functions: Places where functions are called, by the caller's id and the position.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.modules: dict[int, dict[tuple, Call]] = {}
+        self.functions: dict[tuple, FunctionalSite] = {}
+        self._ids: set[int] = set()
+        self._depth = 0  # of activation modules
+
+    def __enter__(self) -> DryRun:
+        self._ids = {id(module) for module in self.model.modules()}
+        self._depth = 0
+        self._handles = []
+        for module in self.model.modules():
+            if kind_of(module) is not None:
+                self._handles += [
+                    module.register_forward_pre_hook(self._before),
+                    module.register_forward_hook(self._after, always_call=True),
+                ]
+        return super().__enter__()
+
+    def __exit__(self, *error) -> None:
+        super().__exit__(*error)
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, module: nn.Module, args: tuple) -> None:
+        self._depth += 1
+        if self._depth > 1 or not args or not isinstance(args[0], Tensor):
+            return
+        call = self._call(sys._getframe(1), args[0])
+        if call is None:
+            return
+        calls = self.modules.setdefault(id(module), {})
+        _add(calls, (id(call.caller), call.position, call.channels, call.channel_dim), call)
+
+    def _after(self, module: nn.Module, args: tuple, output: object) -> None:
+        self._depth -= 1
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        kind = kind_of_function(func)
+        x = args[0] if args else kwargs.get('input')
+        if kind is not None and not self._depth and isinstance(x, Tensor):
+            call = self._call(sys._getframe(1), x)
+            if call is not None:
+                key = (id(call.caller), call.position)
+                site = self.functions.setdefault(key, FunctionalSite(kind))
+                _add(site.calls, call.channels, call)
+                original = original_of_call(func, kind, args[1:], kwargs)
+                if original not in site.originals:
+                    site.originals.append(original)
+        before = _tagged(args)
+        shape = None if before is None else before.shape
+        out = func(*args, **kwargs)
+        for result in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(result, Tensor) and not isinstance(result, nn.Parameter):
+                dim = _channel_dim(func, args, kwargs, before, shape, result)
+                if dim is not None or hasattr(result, _ATTRIBUTE):
+                    setattr(result, _ATTRIBUTE, dim)
+        return out
+
+    def _call(self, frame: FrameType, x: Tensor) -> Call | None:
+        """Describes a call of an activation on x; None for inputs without elements."""
+        with torch._C.DisableTorchFunction():
+            if not x.numel() or not x.is_floating_point():
+                return None
+            while frame.f_code.co_filename.endswith(_PASSED):
+                frame = frame.f_back
+            position = position_of(frame)
+            while frame.f_code.co_name.startswith('<') and 'self' not in frame.f_locals:
+                frame = frame.f_back  # out of a comprehension
+            caller = frame.f_locals.get('self')
+            if not isinstance(caller, nn.Module) or id(caller) not in self._ids:
+                caller = None
+            dim, size = getattr(x, _ATTRIBUTE, None), None
+            if x.dim() > 2:
+                per_sample = x[0].numel()
+                size = per_sample if dim is None else per_sample // x.size(dim)
+            finite = x[x.isfinite()]
+            low, high = (finite.min().item(), finite.max().item()) if finite.numel() else (0, 0)
+            return Call(
+                caller,
+                position,
+                None if dim is None else x.size(dim),
+                None if dim is None else (-1 if dim == x.dim() - 1 else dim),
+                size,
+                tuple(x.shape),
+                low,
+                high,
+                x.new_empty(0),
+            )
+
+
+def _add(calls: dict, key: object, call: Call) -> None:
+    if key in calls:
+        calls[key].merge(call)
+    else:
+        calls[key] = call
+
+
+def _tagged(args: tuple) -> Tensor | None:
+    """The first argument of known channels."""
+    for arg in args:
+        for item in arg if isinstance(arg, (tuple, list)) else (arg,):
+            if isinstance(item, Tensor) and getattr(item, _ATTRIBUTE, None) is not None:
+                return item
+    return None
+
+
+def _channel_dim(
+    func: Callable,
+    args: tuple,
+    kwargs: dict,
+    before: Tensor | None,
+    shape: torch.Size | None,
+    out: Tensor,
+) -> int | None:
+    """Where the channels of a result are, counted from the front."""
+    with torch._C.DisableTorchFunction():
+        ndim = out.dim()
+        if func in _FIRST:
+            return 1 if ndim > 1 else None
+        if func in _LAST:
+            return ndim - 1
+        if func in _MATMUL:
+            weight = args[1] if len(args) > 1 else None
+            return ndim - 1 if isinstance(weight, nn.Parameter) and weight.dim() == 2 else None
+        if before is None or func in _LOST:
+            return None
+        dim = getattr(before, _ATTRIBUTE)
+        if func in _PERMUTE:
+            order = kwargs.get('dims', args[1] if len(args) == 2 else args[1:])
+            order = [d % ndim for d in ((order,) if isinstance(order, int) else order)]
+            return order.index(dim)
+        if func in _TRANSPOSE and len(args) == 3:
+            a, b = (d % ndim for d in args[1:])
+            return b if dim == a else a if dim == b else dim
+        if ndim == len(shape) and (out.shape[dim] == shape[dim] or func in _PARTS):
+            return dim
+        behind = len(shape) - dim
+        if ndim >= behind and out.shape[ndim - behind :] == shape[dim:]:
+            return ndim - behind
+        if out.shape[: dim + 1] == shape[: dim + 1]:
+            return dim
+        return None
+
+
+@contextmanager
+def evaluating(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Runs a model without gradients, with its random numbers, modes and buffers put back after.
+
+    Args:
+        model: The model.
+        training: Whether code that only training runs is to be run; normalisation and dropout are
+            in evaluation all the same.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    fast = torch.backends.mha.get_fastpath_enabled()
+    try:
+        torch.backends.mha.set_fastpath_enabled(False)
+        model.train(training)
+        for module in model.modules():
+            if isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)):
+                module.train(False)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for module, mode in modes:
+            module.training = mode
+        for buffer, value in buffers:
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)

@@ -1,0 +1,202 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Inputs for the dry run: the caller's, or made to fit the model."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Run:
+    """A way to run a model.
+
+    Args:
+        name: What it is, for messages.
+        training: Whether the model is to be in training mode.
+        run: Runs the model and returns its outputs.
+    """
+
+    name: str
+    training: bool
+    run: Callable[[], Any]
+
+
+def runs(model: nn.Module, example: Any) -> tuple[list[Run], bool]:
+    """The ways to run a model, and whether the first that works is enough.
+
+    Args:
+        model: Any module.
+        example: An argument of :func:`mmact.convert`.
+
+    Raises:
+        TypeError: If the example is of another type.
+    """
+    shape = None
+    if isinstance(example, Sequence) and example and all(isinstance(n, int) for n in example):
+        if len(example) < 2:
+            raise ValueError(f'convert: example must have two sizes or more, got {example!r}')
+        shape, example = tuple(example), None
+        if len(shape) == 2:
+            shape = (1, 3, *shape)
+    if example is not None:
+        call = _call(model, example)
+        return [Run('the example', False, call), Run('the example', True, call)], False
+    for base in type(model).__mro__:
+        codebase = base.__module__.partition('.')[0]
+        if codebase in _SAMPLES and hasattr(model, 'data_preprocessor'):
+            return _openmmlab(model, codebase, shape), False
+    if shape is not None:
+        image = _random(model, shape)
+        return [Run(f'an input of {shape}', mode, lambda: model(image)) for mode in (0, 1)], False
+    return _guesses(model), True
+
+
+def _call(model: nn.Module, example: Any) -> Callable[[], Any]:
+    if isinstance(example, Tensor):
+        return lambda: model(example)
+    if isinstance(example, Mapping):
+        return lambda: model(**example)
+    if isinstance(example, (tuple, list)):
+        return lambda: model(*example)
+    if callable(example):
+        return lambda: example(model)
+    raise TypeError(
+        f'convert: example must be a tensor, the arguments of the model (tuple or dict), the shape '
+        f'of an input, or a function of the model that runs it; got {type(example).__name__}'
+    )
+
+
+def _random(model: nn.Module, shape: Sequence[int]) -> Tensor:
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(tuple(shape), generator=generator).to(like.device, like.dtype)
+
+
+def _guesses(model: nn.Module) -> list[Run]:
+    """Images for a backbone, feature maps for a neck or a head."""
+    channels = getattr(model, 'in_channels', None)
+    if isinstance(channels, (list, tuple)):
+        sizes = [max(_SIZE // 4 >> i, 4) for i in range(len(channels))]
+        maps = [_random(model, (1, c, s, s)) for c, s in zip(channels, sizes, strict=True)]
+        return [Run('feature maps', False, lambda: model(tuple(maps)))]
+    first = next((m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
+    found = []
+    if isinstance(first, nn.Conv2d):
+        # A stem sees images, all others see what a backbone makes of them.
+        width = channels if isinstance(channels, int) else first.in_channels
+        side = _image_size(model)[0] if width == 3 else 32
+        image = _random(model, (1, width, side, side))
+        levels = [_random(model, (1, width, s, s)) for s in (32, 16, 8, 4, 2)]
+        found = [
+            Run(f'an input of {tuple(image.shape)}', False, lambda: model(image)),
+            Run('five feature maps', False, lambda: model(tuple(levels))),
+            Run('a feature map', False, lambda: model((image,))),
+        ]
+    elif first is not None:
+        vectors = _random(model, (2, first.in_features))
+        found = [Run(f'an input of {tuple(vectors.shape)}', False, lambda: model(vectors))]
+    return found
+
+
+def _image_size(model: nn.Module) -> tuple[int, int]:
+    """(height, width) that a model of a fixed size needs; else a moderate one."""
+    decoder = getattr(getattr(model, 'head', None), 'decoder', None)
+    size = getattr(decoder, 'input_size', None)
+    if size is not None:
+        return int(size[1]), int(size[0])
+    for module in (model, getattr(model, 'backbone', None)):
+        size = getattr(module, 'img_size', None)
+        if size is not None:
+            pair = (size, size) if isinstance(size, int) else tuple(size)
+            return int(pair[0]), int(pair[1])
+    return _SIZE, _SIZE
+
+
+def _openmmlab(model: nn.Module, codebase: str, shape: tuple[int, ...] | None) -> list[Run]:
+    shape = shape or (1, 3, *_image_size(model))
+    image = _random(model, shape)
+
+    def run(mode: str) -> Callable[[], Any]:
+        # New samples each time: heads write into them.
+        return lambda: model(
+            image, [_SAMPLES[codebase](shape[-2:], image.device) for _ in image], mode=mode
+        )
+
+    modes = (('loss', True), ('tensor', False))
+    return [Run(f'mode={mode!r} on {shape}', training, run(mode)) for mode, training in modes]
+
+
+def _metainfo(size: Sequence[int]) -> dict[str, Any]:
+    height, width = size
+    return dict(
+        img_shape=(height, width),
+        ori_shape=(height, width),
+        pad_shape=(height, width),
+        batch_input_shape=(height, width),
+        scale_factor=(1.0, 1.0),
+        flip=False,
+        flip_direction=None,
+        img_id=0,
+    )
+
+
+def _detection(size: Sequence[int], device: torch.device) -> Any:
+    structures = importlib.import_module('mmdet.structures')
+    masks = importlib.import_module('mmdet.structures.mask')
+    data = importlib.import_module('mmengine.structures')
+    height, width = size
+    sample = structures.DetDataSample(metainfo=_metainfo(size))
+    boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.4, 0.3, 0.9, 0.9]], device=device)
+    boxes = boxes * boxes.new_tensor([width, height, width, height])
+    bitmaps = torch.zeros(2, height, width, dtype=torch.uint8)
+    for bitmap, (left, top, right, bottom) in zip(bitmaps, boxes.int().tolist(), strict=True):
+        bitmap[top:bottom, left:right] = 1
+    sample.gt_instances = data.InstanceData(
+        bboxes=boxes,
+        labels=torch.zeros(2, dtype=torch.long, device=device),
+        masks=masks.BitmapMasks(bitmaps.numpy(), height, width),
+    )
+    sample.ignored_instances = data.InstanceData(
+        bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long, device=device)
+    )
+    semantic = torch.zeros(1, height, width, dtype=torch.long, device=device)
+    sample.gt_sem_seg = data.PixelData(sem_seg=semantic)
+    return sample
+
+
+def _segmentation(size: Sequence[int], device: torch.device) -> Any:
+    structures = importlib.import_module('mmseg.structures')
+    data = importlib.import_module('mmengine.structures')
+    sample = structures.SegDataSample(metainfo=_metainfo(size))
+    labels = torch.zeros(1, *size, dtype=torch.long, device=device)
+    sample.gt_sem_seg = data.PixelData(data=labels)
+    sample.gt_edge_map = data.PixelData(data=labels.clone())
+    return sample
+
+
+def _classification(size: Sequence[int], device: torch.device) -> Any:
+    structures = importlib.import_module('mmpretrain.structures')
+    label = torch.zeros(1, dtype=torch.long, device=device)
+    return structures.DataSample(metainfo=_metainfo(size)).set_gt_label(label)
+
+
+def _pose(size: Sequence[int], device: torch.device) -> Any:
+    structures = importlib.import_module('mmpose.structures')
+    return structures.PoseDataSample(metainfo=_metainfo(size))
+
+
+_SAMPLES: dict[str, Callable[[Sequence[int], torch.device], Any]] = {
+    'mmdet': _detection,
+    'mmseg': _segmentation,
+    'mmpretrain': _classification,
+    'mmpose': _pose,
+}

@@ -1,0 +1,336 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Giving a call in a module's code an activation of its own.
+
+``self.relu(x)`` at two places of a forward, or ``F.relu(x)``, becomes ``self.relu_2(x)``: the
+method is compiled anew from its source with only these calls changed, and the module gets a
+subclass of its class with that method. Nothing counts or looks up at run time, so that
+checkpointing, compilation, tracing, copies and process groups see an ordinary module. The class has
+the name of the original, lines keep their numbers, and pickle and deepcopy make it again.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import copy
+import functools
+import linecache
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from types import CodeType, FrameType, FunctionType
+
+from torch import nn
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """A call in a source file, known by its end."""
+
+    filename: str
+    line: int
+    end_column: int
+
+    def __str__(self) -> str:
+        return f'{self.filename}:{self.line}'
+
+
+@dataclass(frozen=True, order=True)
+class Own:
+    """What a module calls at a position instead.
+
+    Args:
+        child: Name of the child that is called.
+        label: What was called, see :class:`mmact.conversion.kinds.Original`.
+        instead_of: Name of the child that was called; empty for a function.
+    """
+
+    child: str
+    label: str
+    instead_of: str = ''
+
+
+Spec = Mapping[Position, Own]
+
+
+def position_of(frame: FrameType) -> Position | None:
+    """Where the call stands that a frame is waiting for; None if Python does not tell."""
+    code = frame.f_code
+    if not hasattr(code, 'co_positions'):  # before Python 3.11
+        return _only_call_on_line(code.co_filename, frame.f_lineno)
+    position = list(code.co_positions())[frame.f_lasti // 2]
+    _, line, _, column = position
+    return None if line is None or column is None else Position(code.co_filename, line, column)
+
+
+def _only_call_on_line(filename: str, line: int) -> Position | None:
+    calls = [
+        node
+        for function in _functions(filename).values()
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and node.lineno == line
+    ]
+    ends = {(node.end_lineno, node.end_col_offset) for node in calls}
+    return Position(filename, *ends.pop()) if len(ends) == 1 else None
+
+
+@functools.lru_cache(maxsize=256)
+def _functions(filename: str) -> dict[int, ast.FunctionDef]:
+    """The functions of a file by the line where they or their decorators begin."""
+    source = ''.join(linecache.getlines(filename))
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return {}
+    return {
+        min([node.lineno, *(d.lineno for d in node.decorator_list)]): node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+@dataclass(frozen=True)
+class _Method:
+    """A method of a class, as it is written."""
+
+    owner: type
+    name: str
+    attribute: Callable  # with its decorators
+    function: FunctionType  # without
+    node: ast.FunctionDef
+
+    @property
+    def self_name(self) -> str:
+        return self.node.args.args[0].arg
+
+
+def _undecorated(attribute: object, depth: int = 4) -> Iterator[FunctionType]:
+    """The functions that a function or its decorators hold."""
+    if isinstance(attribute, FunctionType) and depth:
+        yield attribute
+        for cell in attribute.__closure__ or ():
+            try:
+                yield from _undecorated(cell.cell_contents, depth - 1)
+            except ValueError:  # an empty cell
+                continue
+
+
+def _methods(cls: type) -> Iterator[_Method]:
+    for owner in cls.__mro__:
+        if owner is nn.Module or owner is object:
+            continue
+        for name, attribute in vars(owner).items():
+            for function in _undecorated(attribute):
+                code = function.__code__
+                node = _functions(code.co_filename).get(code.co_firstlineno)
+                if node is not None and node.name == code.co_name == name and node.args.args:
+                    yield _Method(owner, name, attribute, function, node)
+                    break
+
+
+@dataclass(frozen=True)
+class CallSite:
+    """A call in a method of a module's class."""
+
+    method: _Method
+    node: ast.Call
+
+    @property
+    def child(self) -> str | None:
+        """NAME, if what is called is ``self.NAME``."""
+        function = self.node.func
+        if (
+            isinstance(function, ast.Attribute)
+            and isinstance(function.value, ast.Name)
+            and function.value.id == self.method.self_name
+        ):
+            return function.attr
+        return None
+
+    @property
+    def result_used(self) -> bool:
+        """Whether the call is more than a statement that works in place."""
+        return not any(
+            isinstance(node, ast.Expr) and node.value is self.node
+            for node in ast.walk(self.method.node)
+        )
+
+
+def call_site(module: nn.Module, position: Position | None) -> CallSite | None:
+    """Finds a call in the methods of a module's class, or returns None."""
+    if position is None:
+        return None
+    for method in _methods(original_class(module)):
+        if method.function.__code__.co_filename != position.filename:
+            continue
+        if not method.node.lineno <= position.line <= method.node.end_lineno:
+            continue
+        for node in ast.walk(method.node):
+            end = (getattr(node, 'end_lineno', 0), getattr(node, 'end_col_offset', 0))
+            if isinstance(node, ast.Call) and end == (position.line, position.end_column):
+                return CallSite(method, node)
+    return None
+
+
+def written_calls(module: nn.Module, child: str) -> set[Position]:
+    """Where the methods that a module has say ``self.child(...)``, rewritten places left out."""
+    cls = original_class(module)
+    found = set()
+    for method in _methods(cls):
+        if getattr(cls, method.name, None) is not method.attribute:
+            continue  # overridden
+        for node in ast.walk(method.node):
+            if isinstance(node, ast.Call) and CallSite(method, node).child == child:
+                filename = method.function.__code__.co_filename
+                found.add(Position(filename, node.end_lineno, node.end_col_offset))
+    return found - set(spec_of(module))
+
+
+def original_class(module: nn.Module) -> type[nn.Module]:
+    """The class of a module before it was rewritten."""
+    return getattr(type(module), '_mmact_original', type(module))
+
+
+def spec_of(module: nn.Module) -> dict[Position, Own]:
+    """The calls that were rewritten in a module's class."""
+    return dict(getattr(type(module), '_mmact_spec', {}))
+
+
+def rewrite(module: nn.Module, spec: Spec) -> None:
+    """Makes a module call its own children at the given positions, besides those before.
+
+    Args:
+        module: Gets another class; the children must exist before its next forward.
+        spec: Each position must have a :func:`call_site` in the module.
+    """
+    spec = {**spec_of(module), **spec}
+    module.__class__ = _rewritten(original_class(module), tuple(sorted(spec.items())))
+
+
+def restore(module: nn.Module) -> None:
+    """Gives a module its original class again; its children stay."""
+    module.__class__ = original_class(module)
+
+
+@functools.cache
+def _rewritten(cls: type[nn.Module], spec: tuple[tuple[Position, Own], ...]) -> type[nn.Module]:
+    methods: dict[type, dict[str, Callable]] = {}
+    for method in _methods(cls):
+        code = method.function.__code__
+        calls = {
+            (p.line, p.end_column): own.child
+            for p, own in spec
+            if p.filename == code.co_filename
+            and method.node.lineno <= p.line <= method.node.end_lineno
+        }
+        if calls:
+            changed = _compiled(method, calls)
+            methods.setdefault(method.owner, {})[method.name] = _redecorated(
+                method.attribute, method.function, changed
+            )
+    metaclass = type(cls)
+    # A method of a base class goes into a subclass of that base, which Python's linearisation puts
+    # right before it: super() finds it from where it found the original.
+    bases = [
+        metaclass(o.__name__, (o,), {**methods[o], '__module__': o.__module__})
+        for o in cls.__mro__
+        if o in methods and o is not cls
+    ]
+    namespace = {
+        **methods.get(cls, {}),
+        '__module__': cls.__module__,
+        '__qualname__': cls.__qualname__,
+        '__doc__': cls.__doc__,
+        '__reduce_ex__': _reduce,
+        '_mmact_original': cls,
+        '_mmact_spec': spec,
+    }
+    return metaclass(cls.__name__, (cls, *bases), namespace)
+
+
+def _reduce(self: nn.Module, protocol: int) -> tuple:
+    cls = type(self)
+    _, _, *state = super(cls, self).__reduce_ex__(max(protocol, 2))
+    return (_new, (cls._mmact_original, cls._mmact_spec), *state)
+
+
+def _new(cls: type[nn.Module], spec: tuple) -> nn.Module:
+    rewritten = _rewritten(cls, spec)
+    return rewritten.__new__(rewritten)
+
+
+class _Calls(ast.NodeTransformer):
+    def __init__(self, self_name: str, calls: dict[tuple[int, int], str]) -> None:
+        self.self_name, self.calls = self_name, calls
+
+    def visit_Call(self, node: ast.Call) -> ast.Call:
+        child = self.calls.get((node.end_lineno, node.end_col_offset))
+        function, bound = node.func, None
+        if child is not None and isinstance(function, ast.Attribute):
+            bound = function.value
+        self.generic_visit(node)
+        if child is None:
+            return node
+        inputs = node.args[:1] or [k.value for k in node.keywords if k.arg in ('input', 'x')][:1]
+        if not inputs:  # x.relu()
+            inputs = [self.visit(bound)]
+        own = ast.Attribute(ast.Name(self.self_name, ast.Load()), child, ast.Load())
+        return ast.copy_location(ast.Call(own, inputs, []), node)
+
+
+def _compiled(method: _Method, calls: dict[tuple[int, int], str]) -> FunctionType:
+    """The undecorated function of a method with other calls."""
+    old = method.function
+    node = copy.deepcopy(method.node)
+    node.decorator_list = []
+    node.returns = None
+    node = _Calls(method.self_name, calls).visit(node)
+    # In a class of the owner's name, so that private names are mangled and __class__ is a cell; in
+    # a function that has the other free variables.
+    body = ast.ClassDef(method.owner.__name__, [], [], [node], [])
+    free = [ast.arg(name) for name in old.__code__.co_freevars if name != '__class__']
+    outer = ast.FunctionDef('_', ast.arguments([], free, None, [], [], None, []), [body], [])
+    for made in (body, outer):
+        made.type_params = []  # a field from Python 3.12 on
+    tree = ast.fix_missing_locations(ast.Module([outer], []))
+    flags = old.__code__.co_flags & _FUTURE
+    code = compile(tree, old.__code__.co_filename, 'exec', flags, dont_inherit=True)
+    for name in ('_', method.owner.__name__, node.name):
+        code = next(c for c in code.co_consts if isinstance(c, CodeType) and c.co_name == name)
+    cells = dict(zip(old.__code__.co_freevars, old.__closure__ or (), strict=True))
+    closure = tuple(cells[name] for name in code.co_freevars)
+    new = FunctionType(code, old.__globals__, old.__name__, old.__defaults__, closure)
+    new.__kwdefaults__ = old.__kwdefaults__
+    functools.update_wrapper(new, old)
+    del new.__wrapped__
+    return new
+
+
+_FUTURE = 0
+for _name in __future__.all_feature_names:
+    _FUTURE |= getattr(__future__, _name).compiler_flag
+
+
+def _redecorated(attribute: Callable, old: FunctionType, new: FunctionType) -> Callable:
+    """What a method's decorators made of it, with another function in its place."""
+    if attribute is old:
+        return new
+    if not isinstance(attribute, FunctionType):
+        return attribute
+    cells = [
+        types.CellType(_redecorated(cell.cell_contents, old, new))
+        for cell in attribute.__closure__ or ()
+    ]
+    made = FunctionType(
+        attribute.__code__,
+        attribute.__globals__,
+        attribute.__name__,
+        attribute.__defaults__,
+        tuple(cells),
+    )
+    made.__kwdefaults__ = attribute.__kwdefaults__
+    made.__dict__.update(attribute.__dict__)
+    if getattr(made, '__wrapped__', None) is old:
+        made.__wrapped__ = new
+    return made

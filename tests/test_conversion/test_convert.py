@@ -1,0 +1,215 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""mmact.convert on models of torchvision and on small ones that hold one difficulty each."""
+
+import copy
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
+
+import mmact
+from mmact.activations import APL, PAU, PWLU, AReLU, DiTAC, DyReLUB
+
+models = pytest.importorskip('torchvision.models')
+
+
+class Block(nn.Module):
+    """ResNet's block: one ReLU at two places of different width."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.relu(self.conv1(x))
+        return self.relu(self.conv2(x))
+
+
+class Functional(nn.Module):
+    """A head that calls a function, on several levels."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def level(self, x):
+        return F.relu(self.conv(x))
+
+    def forward(self, x):
+        return [self.level(x), self.level(F.max_pool2d(x, 2))]
+
+
+def outputs(model, x):
+    with torch.no_grad():
+        return model.eval()(x)
+
+
+def converted(act='PWLU', **kwargs):
+    torch.manual_seed(0)
+    model = Block()
+    mmact.convert(model, dict(type=act), example=torch.randn(2, 3, 8, 8), **kwargs)
+    return model
+
+
+@pytest.mark.parametrize(
+    ('name', 'act', 'sites', 'exact'),
+    [
+        ('resnet18', 'PWLU', 17, True),
+        ('resnet18', 'DyReLUB', 17, True),
+        ('resnet18', 'PAU', 17, False),
+        ('densenet121', 'PWLU', 121, True),
+        ('shufflenet_v2_x0_5', 'APL', 37, True),
+        ('mobilenet_v3_small', 'PWLU', 24, False),  # Hardswish becomes a table
+        ('swin_t', 'DiTAC', 12, True),
+        ('convnext_tiny', 'DiTAC', 18, True),
+    ],
+)
+def test_torchvision(name, act, sites, exact):
+    torch.manual_seed(0)
+    model = getattr(models, name)().eval()
+    keys, x = set(model.state_dict()), torch.randn(2, 3, 64, 64)
+    before, original = outputs(model, x), copy.deepcopy(model.state_dict())
+    report = mmact.convert(model, dict(type=act), example=x)
+    assert len(report.replaced) == sites
+    after = outputs(model, x)
+    if exact:
+        torch.testing.assert_close(after, before, atol=1e-5 * before.abs().max().item(), rtol=0)
+    else:
+        assert any(r.error for r in report.replaced), 'the report says how far off the start is'
+    assert keys <= set(model.state_dict())
+    result = model.load_state_dict(original, strict=False)
+    assert not result.unexpected_keys
+    model.train()(torch.randn(4, 3, 64, 64)).square().sum().backward()
+    for path, module in model.named_modules():
+        if isinstance(module, mmact.activations.Activation):
+            assert all(p.grad is not None for p in module.parameters()), path
+
+
+def test_places_of_one_module():
+    model = converted()
+    acts = [m for m in model.modules() if isinstance(m, PWLU)]
+    assert [m.num_channels for m in acts] == [4, 6]
+    assert 'relu.points' in model.state_dict()
+    one = Block()
+    report = mmact.convert(
+        one, dict(type='AReLU'), example=torch.randn(2, 3, 8, 8), sharing='module'
+    )
+    assert len(report.replaced) == 1
+    assert isinstance(one.relu, AReLU)
+
+
+def test_functions():
+    torch.manual_seed(0)
+    model, x = Functional(), torch.randn(2, 3, 8, 8)
+    before = outputs(model, x)
+    report = mmact.convert(model, dict(type='PWLU'), example=x)
+    assert len(report.replaced) == 1, 'shared over the levels'
+    for a, b in zip(outputs(model, x), before, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ('original', 'act', 'tolerance'),
+    [
+        (nn.ReLU(), 'PWLU', 1e-6),
+        (nn.LeakyReLU(0.2), 'PWLU', 1e-6),
+        (nn.GELU(), 'PWLU', 2e-2),
+        (nn.SiLU(), 'PWLU', 2e-2),
+        (nn.Hardswish(), 'PWLU', 2e-2),
+        (nn.ReLU(), 'APL', 1e-6),
+        (nn.ReLU(), 'DyReLUB', 1e-6),
+        (nn.LeakyReLU(0.2), 'DyReLUB', 1e-6),
+        (nn.GELU(), 'DiTAC', 1e-6),
+        (nn.ReLU(), 'PAU', 0.15),
+        (nn.SiLU(), 'PAU', 0.15),
+    ],
+)
+def test_start(original, act, tolerance):
+    """The function that was there, and an error in the report that is the one seen."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(4), copy.deepcopy(original)).train()
+    x = torch.randn(8, 4, 6, 6)
+    before = outputs(model, x)
+    report = mmact.convert(model, dict(type=act), example=x)
+    (replaced,) = report.replaced
+    seen = (outputs(model, x) - before).abs().max().item()
+    assert seen <= tolerance
+    assert replaced.error is None or seen <= 1.01 * replaced.error + 1e-5
+
+
+def test_max_error_refuses():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SiLU())
+    report = mmact.convert(model, dict(type='PAU'), example=torch.randn(2, 3, 8, 8), max_error=1e-9)
+    assert not report.replaced
+    assert 'max_error' in report.kept[0].reason
+    assert isinstance(model[1], nn.SiLU)
+
+
+def test_gates_stay_and_selection():
+    torch.manual_seed(0)
+    example = torch.randn(2, 3, 64, 64)
+    model = models.mobilenet_v3_small()
+    report = mmact.convert(model, dict(type='PWLU'), example=example, include='features')
+    assert not any(r.path.startswith('classifier') for r in report.replaced)
+    assert all(isinstance(m.scale_activation, nn.Hardsigmoid) for m in model.modules()
+               if hasattr(m, 'scale_activation'))  # fmt: skip
+    with pytest.raises(ValueError, match='matches no activation'):
+        mmact.convert(models.resnet18(), dict(type='PWLU'), exclude='no_such_part')
+    assert json.loads(report.to_json())
+    assert 'features' in str(report)
+
+
+def test_undone():
+    torch.manual_seed(0)
+    model, x = Block(), torch.randn(2, 3, 8, 8)
+    keys, before = list(model.state_dict()), outputs(model, x)
+    mmact.convert(model, dict(type='PWLU'), example=x)
+    assert isinstance(model.relu, PWLU)
+    mmact.convert(model, dict(type='ReLU'), example=x)
+    assert list(model.state_dict()) == keys
+    assert not any(isinstance(m, PWLU) for m in model.modules())
+    torch.testing.assert_close(outputs(model, x), before)
+
+
+def test_copies_and_checkpoints():
+    model, x = converted(), torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.01 * torch.randn_like(p))
+    expected = outputs(model, x)
+    other = copy.deepcopy(model)
+    assert torch.equal(outputs(other, x), expected)
+    average = AveragedModel(model)
+    average.update_parameters(model)
+    assert torch.equal(outputs(average.module, x), expected)
+    # Running the forward again, as in activation checkpointing, meets the same activations.
+    leaf = x.clone().requires_grad_()
+    model.train()
+    model(leaf).sum().backward()
+    plain = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
+    checkpoint(model, leaf, use_reentrant=False).sum().backward()
+    for n, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, plain[n])
+
+
+def test_compiled_and_traced():
+    model, x = converted(), torch.randn(2, 3, 8, 8)
+    expected = outputs(model, x)
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend='eager')
+    torch.testing.assert_close(outputs(compiled, x), expected)
+    exported = torch.export.export(model.eval(), (x,)).module()
+    torch.testing.assert_close(exported(x), expected)
+
+
+@pytest.mark.parametrize('act', [PAU, APL, AReLU, DiTAC, DyReLUB])
+def test_classes_as_types(act):
+    model = converted(act)
+    assert sum(isinstance(m, act) for m in model.modules()) == 2
