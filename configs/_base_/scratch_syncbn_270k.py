@@ -40,6 +40,10 @@ scratch = dict(
         constructor='ActivationParamConstructor',
         optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001),
     ),
-    default_hooks=dict(checkpoint=dict(by_epoch=False, interval=10000, max_keep_ckpts=3)),
+    default_hooks=dict(
+        checkpoint=dict(
+            type='ResumableCheckpointHook', by_epoch=False, interval=10000, max_keep_ckpts=3
+        )
+    ),
     log_processor=dict(by_epoch=False),
 )

@@ -79,7 +79,7 @@ custom_hooks = [
 ]
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=phase1),
+    checkpoint=dict(type='ResumableCheckpointHook', interval=phase1),
     visualization=dict(draw=True, interval=10),
 )
 log_processor = dict(window_size=20)

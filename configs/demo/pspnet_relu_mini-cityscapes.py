@@ -42,7 +42,7 @@ optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weigh
 
 default_hooks = dict(
     logger=dict(interval=20),
-    checkpoint=dict(interval=100),
+    checkpoint=dict(type='ResumableCheckpointHook', interval=100),
     visualization=dict(draw=True, interval=20),
 )
 log_processor = dict(window_size=20)

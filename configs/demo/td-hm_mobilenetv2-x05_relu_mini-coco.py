@@ -55,6 +55,9 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=5, max_keep_ckpts=1))
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(type='ResumableCheckpointHook', interval=5, max_keep_ckpts=1),
+)
 auto_scale_lr = dict(base_batch_size=16)
 randomness = dict(seed=0)

@@ -32,7 +32,7 @@ param_scheduler = [
 ]
 default_hooks = dict(
     logger=dict(interval=12),
-    checkpoint=dict(interval=max_epochs),
+    checkpoint=dict(type='ResumableCheckpointHook', interval=max_epochs),
     visualization=dict(draw=True, interval=1),
 )
 randomness = dict(seed=0)

@@ -2,7 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training with MMEngine: hooks and optimizer wrapper constructors."""
 
-from .hooks import ActivationRegularizerHook, LearnedActivationHook, PWLURealignHook
+from .hooks import (
+    ActivationRegularizerHook,
+    LearnedActivationHook,
+    PWLURealignHook,
+    ResumableCheckpointHook,
+)
 from .optimizers import ActivationParamConstructor
 
 __all__ = [
@@ -10,4 +15,5 @@ __all__ = [
     'ActivationRegularizerHook',
     'LearnedActivationHook',
     'PWLURealignHook',
+    'ResumableCheckpointHook',
 ]

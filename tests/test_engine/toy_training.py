@@ -9,9 +9,11 @@ distributed training.
 import argparse
 import itertools
 import os
+import random
 import signal
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
@@ -49,6 +51,15 @@ class ToyDataset(Dataset):
         return dict(inputs=self.images[index], labels=self.labels[index])
 
 
+class NoisyDataset(ToyDataset):
+    """Images with an augmentation that draws from all generators."""
+
+    def __getitem__(self, index: int) -> dict:
+        item = super().__getitem__(index)
+        noise = random.random() + np.random.random() + torch.rand(())  # noqa: NPY002
+        return dict(item, inputs=item['inputs'] + noise)
+
+
 @MODELS.register_module()
 class ToyModel(BaseModel):
     """A PWLU after a convolution and one after a linear layer.
@@ -56,10 +67,14 @@ class ToyModel(BaseModel):
     Args:
         act_cfg: Config of both activations.
         start_of_extra: Number of the training iteration from which on a third one is used.
+        dropout: Whether to drop elements, and shift the logits by numbers of all generators.
     """
 
-    def __init__(self, act_cfg: dict, start_of_extra: int | None = None) -> None:
+    def __init__(
+        self, act_cfg: dict, start_of_extra: int | None = None, dropout: bool = False
+    ) -> None:
         super().__init__()
+        self.dropout = dropout
         self.conv = nn.Sequential(
             nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4), MODELS.build(act_cfg)
         )
@@ -75,7 +90,10 @@ class ToyModel(BaseModel):
             if self.iteration >= self.start_of_extra:
                 x = self.extra(x)
             self.iteration += 1
-        logits = self.fc(x.mean((2, 3)))
+        x = x.mean((2, 3))
+        if mode == 'loss' and self.dropout:
+            x = F.dropout(x, 0.3) + random.random() + np.random.random()  # noqa: NPY002
+        logits = self.fc(x)
         if mode == 'loss':
             return dict(loss=F.cross_entropy(logits, labels))
         return [
@@ -154,6 +172,10 @@ def build_runner(
     hooks: list | None = None,
     val: bool = False,
     checkpoint_interval: int = 1,
+    checkpoint: dict | None = None,
+    loader: dict | None = None,
+    train_loader: dict | None = None,
+    seed: int | None = 0,
     launcher: str = 'none',
     **kwargs,
 ) -> Runner:
@@ -170,6 +192,10 @@ def build_runner(
         hooks: Further hooks.
         val: Whether to validate after each epoch (third iteration with loop='iter').
         checkpoint_interval: Epochs or iterations between checkpoints.
+        checkpoint: Further arguments of the checkpoint hook.
+        loader: Further arguments of both data loaders.
+        train_loader: Further arguments of that of the training.
+        seed: Seed of the training.
         launcher: 'none' or 'pytorch'.
         kwargs: Further arguments of the Runner (resume, load_from).
     """
@@ -180,6 +206,7 @@ def build_runner(
         dataset=ToyDataset(),
         collate_fn=dict(type='default_collate'),
     )
+    data.update(loader or {})
     sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True)
     if by_epoch:
         train_cfg = dict(by_epoch=True, max_epochs=length, val_interval=1)
@@ -202,18 +229,21 @@ def build_runner(
             type='ToyModel', **{'act_cfg': dict(type='PWLU', num_intervals=8), **(model or {})}
         ),
         work_dir=str(work_dir),
-        train_dataloader=dict(**data, sampler=sampler),
+        train_dataloader={**data, 'sampler': sampler, **(train_loader or {})},
         train_cfg=train_cfg,
         optim_wrapper=optim_wrapper,
         param_scheduler=dict(type='LinearLR', start_factor=0.5, end=5, by_epoch=False),
         **(val_args if val else {}),
         default_hooks=dict(
-            checkpoint=dict(type='CheckpointHook', interval=checkpoint_interval, by_epoch=by_epoch),
+            checkpoint={
+                **dict(type='CheckpointHook', interval=checkpoint_interval, by_epoch=by_epoch),
+                **(checkpoint or {}),
+            },
             logger=dict(type='LoggerHook', interval=1),
         ),
         custom_hooks=custom_hooks,
         env_cfg=dict(dist_cfg=dict(backend='gloo')),
-        randomness=dict(seed=0, deterministic=True),
+        randomness=dict(seed=seed, deterministic=True),
         launcher=launcher,
         # MMEngine keeps its message hub and logger by this name, for as long as the process lives.
         experiment_name=f'toy_{os.getpid()}_{next(_names)}',

@@ -3,5 +3,12 @@
 from .activation_regularizer_hook import ActivationRegularizerHook
 from .learned_activation_hook import LearnedActivationHook
 from .pwlu_realign_hook import PWLURealignHook
+from .resumable_checkpoint_hook import AtomicLocalBackend, ResumableCheckpointHook
 
-__all__ = ['ActivationRegularizerHook', 'LearnedActivationHook', 'PWLURealignHook']
+__all__ = [
+    'ActivationRegularizerHook',
+    'AtomicLocalBackend',
+    'LearnedActivationHook',
+    'PWLURealignHook',
+    'ResumableCheckpointHook',
+]
