@@ -15,7 +15,7 @@ DEMO_DATA := data/mini_coco
 DEMO_SEG_DATA := data/mini_cityscapes
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help setup test test-stack wheels demo demo-pose demo-seg clean-demo lint format bench gpu clean
+.PHONY: help setup test soak test-stack wheels demo demo-pose demo-seg clean-demo lint format bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -86,6 +86,9 @@ demo-seg: setup $(DEMO_SEG_DATA) ## segment drawn streets with DiTAC (or ACT=gel
 
 clean-demo: ## forget the demos' training
 	@rm -rf $(DEMO_DIR)*
+
+soak: setup ## kill the demo's training 20 times, resume it, compare the bits (about 8 minutes)
+	@OMP_NUM_THREADS=1 $(PY) tests/soak.py
 
 lint: $(STAMP)-dev ## check formatting and style (what the hook and CI check)
 	@PATH="$(VENV)/bin:$$PATH" tools/lint.sh --check
