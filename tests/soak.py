@@ -75,7 +75,8 @@ def main() -> None:
                 same = all(torch.equal(whole[key], value) for key, value in state.items())
             survived += same
             result = 'the same bits' if same else f'ANOTHER END (status {ended})'
-            print(f'kill {number + 1}: {found} checkpoints, {parts} half written: {result}', flush=True)
+            files = f'{found} checkpoints, {parts} half written'
+            print(f'kill {number + 1}: {files}: {result}', flush=True)
     print(f'{survived} of {args.kills} ended with the same bits')
     sys.exit(survived != args.kills)
 

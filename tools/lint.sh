@@ -5,7 +5,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 mapfile -t sources < <(git ls-files --cached --others --exclude-standard 'csrc/*' | grep -E '\.(cpp|cu|cuh|h|inc)$')
 if [ "${1:-}" = --check ]; then
-  ruff check -q . && ruff format -q --check .
+  ruff check -q .
+  ruff format -q --check .
   clang-format --dry-run --Werror "${sources[@]}"
 else
   ruff check -q --fix .
