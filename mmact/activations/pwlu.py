@@ -273,7 +273,7 @@ class PWLU(ChannelActivation):
             # Zero gradients rather than none: parameters without would make DDP wait for ever, and
             # requires_grad=False would need DDP and the optimizer to be built anew for phase II.
             idle = x.new_zeros((), dtype=torch.bool)
-            lb, rb, ls, rs, points = (torch.where(idle, p, p.detach()) for p in parameters)
+            lb, rb, ls, rs, points = [torch.where(idle, p, p.detach()) for p in parameters]
             parameters = (lb, rb, ls, rs, points)
         return pwlu(x, *parameters, channel_dim=dim, inference=inference)
 

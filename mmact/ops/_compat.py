@@ -23,6 +23,18 @@ TAGGED = {'tags': [torch.Tag.pt2_compliant_tag]} if hasattr(torch.Tag, 'pt2_comp
 is_compiling = getattr(torch.compiler, 'is_compiling', None) or torch._dynamo.is_compiling
 
 
+if hasattr(torch.library, 'register_autograd'):
+
+    def transforms_active() -> bool:
+        """Whether a transform of torch.func is active."""
+        return torch._C._are_functorch_transforms_active()
+else:
+
+    def transforms_active() -> bool:
+        """torch 2.1 to 2.3, whose compiler neither traces the question nor the transforms."""
+        return not is_compiling() and torch._C._are_functorch_transforms_active()
+
+
 def _register_fake(name: str, function: Callable | None = None, /, *, lib: torch.library.Library):
     """torch 2.1 to 2.3: register_fake, made of a kernel for meta tensors."""
     if function is None:

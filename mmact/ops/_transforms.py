@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from ._compat import transforms_active
+
 
 def transforming() -> bool:
     """Whether a transform of torch.func or a level of forward-mode differentiation is active."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return transforms_active() or forward_ad._current_level >= 0
 
 
 def use_reference() -> bool:

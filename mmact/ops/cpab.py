@@ -197,10 +197,10 @@ def segment_table(
         steep = torch.exp(fixed_slope.gather(1, first).abs() + fixed_slope.gather(1, last).abs())
         narrow = (span <= 16 * ulp) & (steep * ulp > 1e-3 * width)
         start = knots[first]
-        left, right = (
+        left, right = [
             fixed.gather(1, first) + fixed_slope.gather(1, first) * (edge - start)
             for edge in (edges[:, :-1], edges[:, 1:])
-        )
+        ]
         slower = moving & ~narrow & (right.abs() < left.abs())
         p = torch.where(slower, edges[:, 1:], edges[:, :-1])
 
