@@ -81,6 +81,11 @@ class _DyReLU(ChannelActivation):
         self.betas = self._numbers('betas', [0.0] * K if betas is None else betas)
         self.lambda_a, self.lambda_b = lambda_a, lambda_b
         self._numbers('lambda_a and lambda_b', [lambda_a, lambda_b], 2)
+        # Eq. 4 with the residual 2 s - 1 is a line in s; for all coefficients at once, in the order
+        # of Eq. 2: slopes, then intercepts.
+        scale = [lambda_a] * K + [lambda_b] * K
+        lowest = [a - s for a, s in zip(self.alphas + self.betas, scale, strict=True)]
+        self._lines = [lowest, [2 * s for s in scale]]
         self._start()
 
     def _numbers(self, name: str, values: Sequence[float], count: int | None = None) -> list[float]:
@@ -141,11 +146,7 @@ class _DyReLU(ChannelActivation):
         )
         z = F.linear(F.relu(z), self.fc2_weight.view(-1, hidden), self.fc2_bias)
         gate = self.gate(z.to(mean.dtype)).unflatten(1, (2 * self.K, -1))
-        # Eq. 4 with the residual 2 s - 1 is a line in s; for all coefficients at once, in the order
-        # of Eq. 2: slopes, then intercepts.
-        scale = [self.lambda_a] * self.K + [self.lambda_b] * self.K
-        lowest = [a - s for a, s in zip(self.alphas + self.betas, scale, strict=True)]
-        lines = mean.new_tensor([lowest, [2 * s for s in scale]]).unsqueeze(2)
+        lines = mean.new_tensor(self._lines).unsqueeze(2)
         return torch.addcmul(lines[0], lines[1], gate)
 
     def _projection(self) -> Tensor | None:
