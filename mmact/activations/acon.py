@@ -106,15 +106,6 @@ class AconC(ChannelActivation):
         # One product with x: where the gate is 0 or 1, an infinite x gives the line that it chose.
         return (value * (p2 + difference * gate)).to(x.dtype)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        # Others' are (1, C, 1, 1), and weights of 1x1 convolutions.
-        for name, parameter in self.named_parameters(recurse=False):
-            key = prefix + name
-            for found in (key, prefix + name.replace('_', '.')):
-                if found in state_dict and state_dict[found].numel() == parameter.numel():
-                    state_dict[key] = state_dict.pop(found).flatten()
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
     def extra_repr(self) -> str:
         initial = ', '.join(f'{name}={value}' for name, value in self._initial.items())
         return f'{initial}, {super().extra_repr()}'
@@ -153,6 +144,8 @@ class MetaAconC(AconC):
 
     elementwise = False  # beta is made of all of the sample
     parameter_count = (2256, 'layer of 64 channels')
+    # YOLOv5's are 1x1 convolutions.
+    _renamed = {f'fc{i}.{kind}': f'fc{i}_{kind}' for i in (1, 2) for kind in ('weight', 'bias')}
 
     def __init__(
         self,

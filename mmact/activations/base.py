@@ -34,7 +34,8 @@ class Activation(nn.Module):
     Frameworks decide by dimension or by class which tensors to initialise, to decay, to shard or to
     quantise. So that none of these rules reaches into an activation, its parameters are flat:
     1-D, with one element or more. :meth:`rows` sees them in their documented shape. State dicts of
-    earlier versions, which had other shapes and names, are converted when they are loaded.
+    earlier versions and of others' layers, which have other shapes and names, are converted when
+    they are loaded.
 
     Attributes:
         elementwise: Whether each element of the result depends, in evaluation, on the element of
@@ -54,7 +55,7 @@ class Activation(nn.Module):
     parameter_count: ClassVar[tuple[int, str]] = (0, '')
     hyper_function: ClassVar[bool] = False
 
-    #: Names in state dicts of earlier versions, and what they are called now.
+    #: Names in state dicts of earlier versions and of others' layers, and what they are here.
     _renamed: ClassVar[dict[str, str]] = {}
 
     @property
@@ -172,9 +173,9 @@ class ChannelActivation(Activation):
             RuntimeError: If the number of channels is not known.
             ValueError: If x does not have that many channels.
         """
-        functions = self.num_functions
-        if functions == 1 and self.num_groups == 1:
+        if self.num_groups == 1:
             return 0
+        functions = self.num_functions
         dim = 1 if self.channel_dim is None else self.channel_dim
         if -x.dim() <= dim < x.dim():
             channels = x.size(dim)

@@ -23,6 +23,7 @@ Where the paper leaves a choice, or errs:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -85,7 +86,7 @@ class _DyReLU(ChannelActivation):
         # of Eq. 2: slopes, then intercepts.
         scale = [lambda_a] * K + [lambda_b] * K
         lowest = [a - s for a, s in zip(self.alphas + self.betas, scale, strict=True)]
-        self._lines = [lowest, [2 * s for s in scale]]
+        self._lines = [_runs(lowest), _runs([2 * s for s in scale])]
         self._start()
 
     def _numbers(self, name: str, values: Sequence[float], count: int | None = None) -> list[float]:
@@ -146,8 +147,13 @@ class _DyReLU(ChannelActivation):
         )
         z = F.linear(F.relu(z), self.fc2_weight.view(-1, hidden), self.fc2_bias)
         gate = self.gate(z.to(mean.dtype)).unflatten(1, (2 * self.K, -1))
-        lines = mean.new_tensor(self._lines).unsqueeze(2)
-        return torch.addcmul(lines[0], lines[1], gate)
+        # Filled, not copied: a copy from the host would be waited for on a GPU, and cannot be part
+        # of a CUDA graph.
+        lowest, size = [
+            torch.cat([mean.new_full((count, 1), value) for value, count in runs])
+            for runs in self._lines
+        ]
+        return torch.addcmul(lowest, size, gate)
 
     def _projection(self) -> Tensor | None:
         """The weight of the attention's 1x1 convolution, (C,); None for A and B."""
@@ -203,6 +209,11 @@ class _DyReLU(ChannelActivation):
             f'lambda_b={self.lambda_b}, context_channels={self.context_channels}, '
             f'channel_dim={self.channel_dim}'
         )
+
+
+def _runs(values: list[float]) -> list[tuple[float, int]]:
+    """Values as (value, how often in a row)."""
+    return [(value, len(list(same))) for value, same in itertools.groupby(values)]
 
 
 class DyReLUB(_DyReLU):

@@ -61,6 +61,8 @@ class GroupRational(ChannelActivation):
     paper = 'Yang, Wang, Kolmogorov-Arnold Transformer, ICLR'
     year = 2025
     parameter_count = (38, 'layer')  # 6 and 4 for each of 8 groups
+    # KAT's names; its shapes are (1, m + 1) and (G, n).
+    _renamed = {'weight_numerator': 'numerator', 'weight_denominator': 'denominator'}
 
     def __init__(
         self,
@@ -98,13 +100,6 @@ class GroupRational(ChannelActivation):
         """Applies the function to x."""
         numerator = self.numerator.expand(self.num_functions, -1)
         return pau(x, numerator, self.rows('denominator'), self._dim(x), 'A')
-
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        for name in ('numerator', 'denominator'):  # KAT's (1, m + 1) and (G, n)
-            value = state_dict.pop(f'{prefix}weight_{name}', None)
-            if value is not None:
-                state_dict[prefix + name] = value.flatten()
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         return f'm={self.m}, n={self.n}, init={self.init!r}, {super().extra_repr()}'

@@ -373,8 +373,9 @@ class PWLU(ChannelActivation):
         )
 
 
-@torch.enable_grad()
 def _derivative(function: Function, x: Tensor) -> Tensor:
-    x = x.clone().requires_grad_()
-    y = function(x)
-    return torch.autograd.grad(y.sum(), x)[0] if y.requires_grad else torch.zeros_like(x)
+    # Also where a model is built in inference mode, in which everything would look constant.
+    with torch.inference_mode(False), torch.enable_grad():
+        x = x.clone().requires_grad_()
+        y = function(x)
+        return torch.autograd.grad(y.sum(), x)[0] if y.requires_grad else torch.zeros_like(x)

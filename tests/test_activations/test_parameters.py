@@ -14,6 +14,7 @@ import torch
 from test_ops.utils import random_tensor
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import mmact
 from mmact.activations import PAU, PWLU, Activation, ChannelActivation, DiTAC, DyReLUC, to_pwlu
@@ -58,11 +59,12 @@ def test_the_rule(name):
     assert not list(act.children()) or name == 'FReLU'
 
 
-@own
+@pytest.mark.parametrize('name', [n for n in OWN if n != 'FReLU'])
 def test_initialisers_by_dimension_and_class(name):
-    """init_weights of DETR and Mask2Former, of Swin, MiT and ConvNeXt; quantize_dynamic."""
-    if name == 'FReLU':
-        pytest.skip('its convolution is one')
+    """init_weights of DETR and Mask2Former, of Swin, MiT and ConvNeXt; quantize_dynamic.
+
+    Not of FReLU, whose convolution is one: who initialises convolutions means it, too.
+    """
     model = nn.Sequential(nn.Conv2d(CHANNELS, CHANNELS, 1), moved(name)).eval()
     x = inputs()
     expected = model[1](x)
@@ -181,11 +183,9 @@ def test_state_dict_of_a_channel_wise_ditac():
     assert torch.equal(other(inputs()), act(inputs()))
 
 
-@own
+@pytest.mark.parametrize('name', [n for n in OWN if n != 'Maxout'])
 def test_results_may_be_changed_in_place(name):
-    """As after SiLU; in phase I and fixed too."""
-    if name == 'Maxout':
-        pytest.skip("PyTorch's amax keeps its result for backward")
+    """As after SiLU; in phase I and fixed too. Not of Maxout, a maximum like PyTorch's amax."""
     act = build(name)
     layers = [act]
     if name == 'PWLU':
@@ -197,6 +197,47 @@ def test_results_may_be_changed_in_place(name):
         y += 1
         y.sum().backward()
         assert all(p.grad is not None for p in layer.parameters())
+
+
+class FromTheHost(TorchDispatchMode):
+    """Fails where a tensor is made of Python numbers, or a number is read from a tensor.
+
+    On a GPU both wait for it, and neither can be captured in a CUDA graph.
+    """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = str(func)
+        assert 'lift_fresh' not in name, 'a tensor of Python numbers'
+        assert '_local_scalar_dense' not in name, 'a number read from a tensor'
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('training', [True, False])
+@own
+def test_nothing_passes_between_host_and_device(name, training):
+    layers = [build(name)]
+    if name == 'PWLU':
+        layers += [build(name), build(name)]
+        layers[1].start_collecting()
+        layers[2].freeze()
+    for layer in layers:
+        x = inputs().requires_grad_()
+        with FromTheHost():
+            y = layer.train(training)(x)
+            y.backward(torch.ones_like(y))
+
+
+def test_the_rule_about_the_host_finds_what_breaks_it():
+    with pytest.raises(AssertionError, match='Python numbers'), FromTheHost():
+        inputs().new_tensor([1.0, 2.0])
+    with pytest.raises(AssertionError, match='read from a tensor'), FromTheHost():
+        torch.ones(1).item()
+
+
+def test_built_in_inference_mode():
+    with torch.inference_mode():
+        act = PWLU(CHANNELS, init='gelu')
+    assert torch.equal(act.right_slope.clone(), PWLU(CHANNELS, init='gelu').right_slope.detach())
 
 
 def test_a_loaded_phase_one_says_so_once():
