@@ -114,7 +114,7 @@ def extension():
 
     cuda = switch('MMACT_CUDA', missing_for_cuda())
     print(f'mmact: building kernels for the CPU{" and CUDA" if cuda else " only"}', flush=True)
-    folders = ['csrc', 'csrc/cpu'] + (['csrc/cuda'] if cuda else [])
+    folders = ['csrc', 'csrc/cpu', 'csrc/ops'] + (['csrc/cuda'] if cuda else [])
     sources = sorted(
         str(path.relative_to(ROOT))
         for folder in folders
@@ -138,6 +138,7 @@ def extension():
         'mmact._C',
         sources,
         include_dirs=pip_cuda_includes(),
+        define_macros=[('MMACT_CUDA', None)],
         extra_compile_args={'cxx': cxx, 'nvcc': ['-O3']},
     )
 

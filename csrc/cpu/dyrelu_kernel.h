@@ -1,8 +1,14 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Dynamic ReLU on the CPU engine for samples. Included once per instruction set, after samples.h
-// and inside its namespace.
+// Dynamic ReLU on the CPU engine for samples.
+#pragma once
+
+#include "../formulas/max_affine.h"
+#include "samples.h"
+
+namespace mmact {
+namespace MMACT_ISA {
 
 // Two functions, as in the paper's experiments, stay in registers.
 template <class T, int kCount, class Rows>
@@ -16,16 +22,15 @@ MMACT_HD inline auto load_dyrelu(const Rows& rows, int count) {
   }
 }
 
-template <class St, int kCount, bool kAttention, bool kLanes>
+template <class T, int kCount, bool kAttention, bool kLanes>
 struct DyreluForward {
   static void run(const SamplesTask& s, const SampleTable& table, int count, int64_t begin,
                   int64_t end) {
-    using T = typename St::Value;
     using V = typename Simd<T>::V;
-    for_each_samples_tile<St, kLanes, kAttention, false>(
+    for_each_samples_tile<T, kLanes, kAttention, false>(
         s, begin, end, [&](const auto& at) MMACT_LAMBDA {
           const auto f = load_dyrelu<T, kCount>(at.rows(table), count);
-          forward_tile<St>(
+          forward_tile(
               at.task,
               [&](V x, int64_t i) MMACT_LAMBDA {
                 V which;
@@ -38,17 +43,16 @@ struct DyreluForward {
   }
 };
 
-template <class St, int kCount, bool kAttention, bool kLanes>
+template <class T, int kCount, bool kAttention, bool kLanes>
 struct DyreluBackward {
   static void run(const SamplesTask& s, const SampleTable& table, int count, int64_t begin,
                   int64_t end) {
-    using T = typename St::Value;
     using V = typename Simd<T>::V;
-    for_each_samples_tile<St, kLanes, kAttention, kAttention>(
+    for_each_samples_tile<T, kLanes, kAttention, kAttention>(
         s, begin, end, [&](const auto& at) MMACT_LAMBDA {
           const auto f = load_dyrelu<T, kCount>(at.rows(table), count);
           constexpr int kSums = decltype(f)::kSums;
-          backward_sums<St, kSums>(
+          backward_sums<kSums>(
               at.task,
               [&](V x, V grad, int64_t i, V(&sums)[kSums]) MMACT_LAMBDA {
                 V which;
@@ -64,16 +68,16 @@ struct DyreluBackward {
   }
 };
 
-template <class St, bool kProject, bool kLanes>
+template <class T, bool kProject, bool kLanes>
 struct SqueezeForward {
   static void run(const SamplesTask& s, const SampleTable& weights, const SampleTable&,
                   int64_t begin, int64_t end) {
-    using V = typename Simd<typename St::Value>::V;
-    for_each_samples_tile<St, kLanes, false, kProject>(
+    using V = typename Simd<T>::V;
+    for_each_samples_tile<T, kLanes, false, kProject>(
         s, begin, end, [&](const auto& at) MMACT_LAMBDA {
           V weight{};
           if constexpr (kProject) weight = at.rows(weights).at(0);
-          forward_sums<St, 1>(
+          forward_sums<1>(
               at.task,
               [&](V x, int64_t i, V(&sums)[1]) MMACT_LAMBDA {
                 sums[0] += x;
@@ -85,19 +89,19 @@ struct SqueezeForward {
 };
 
 // Adds to `out`, which is `grad`, too; sums the gradient of the weight.
-template <class St, bool kProject, bool kLanes>
+template <class T, bool kProject, bool kLanes>
 struct SqueezeBackward {
   static void run(const SamplesTask& s, const SampleTable& weights, const SampleTable& means,
                   int64_t begin, int64_t end) {
-    using S = Simd<typename St::Value>;
+    using S = Simd<T>;
     using V = typename S::V;
-    const V share = S::set(1 / static_cast<typename St::Value>(SamplesItem::pixels(s)));
-    for_each_samples_tile<St, kLanes, kProject, false>(
+    const V share = S::set(1 / static_cast<T>(SamplesItem::pixels(s)));
+    for_each_samples_tile<T, kLanes, kProject, false>(
         s, begin, end, [&](const auto& at) MMACT_LAMBDA {
           const V mean = at.rows(means).at(0) * share;
           V weight{};
           if constexpr (kProject) weight = at.rows(weights).at(0);
-          backward_sums<St, 1>(
+          backward_sums<1>(
               at.task,
               [&](V x, V grad, int64_t i, V(&sums)[1]) MMACT_LAMBDA {
                 if constexpr (!kProject) return grad + mean;
@@ -110,42 +114,50 @@ struct SqueezeBackward {
   }
 };
 
-template <template <class, int, bool, bool> class Run, bool kLanes>
-void run_dyrelu_in_layout(Storage storage, const SamplesTask& s, const SampleTable& table,
-                          int count, int64_t begin, int64_t end) {
-  with_storage(storage, [&](auto st) MMACT_LAMBDA {
-    using St = decltype(st);
-    if (count != 2)
-      Run<St, 0, true, kLanes>::run(s, table, count, begin, end);
-    else if (s.pixels != nullptr)
-      Run<St, 2, true, kLanes>::run(s, table, 2, begin, end);
+// Calls run(T(), lanes) in the arithmetic and layout of the task.
+template <class Run>
+MMACT_HD inline void with_samples_layout(const Task& task, Run run) {
+  const auto in = [&](auto zero) MMACT_LAMBDA {
+    if (task.lane_is_channel())
+      run(zero, std::true_type{});
     else
-      Run<St, 2, false, kLanes>::run(s, table, 2, begin, end);
+      run(zero, std::false_type{});
+  };
+  if (task.storage == Storage::kDouble)
+    in(double());
+  else
+    in(float());
+}
+
+template <template <class, int, bool, bool> class Kernel>
+void run_dyrelu(const SamplesTask& s, const SampleTable& table, int count, int64_t begin,
+                int64_t end) {
+  with_samples_layout(s.task, [&](auto zero, auto lanes) MMACT_LAMBDA {
+    using T = decltype(zero);
+    if (count != 2)
+      Kernel<T, 0, true, lanes.value>::run(s, table, count, begin, end);
+    else if (s.pixels != nullptr)
+      Kernel<T, 2, true, lanes.value>::run(s, table, 2, begin, end);
+    else
+      Kernel<T, 2, false, lanes.value>::run(s, table, 2, begin, end);
   });
 }
 
-template <template <class, int, bool, bool> class Run>
-void run_dyrelu(Storage storage, const SamplesTask& s, const SampleTable& table, int count,
-                int64_t begin, int64_t end) {
-  if (s.task.lane_is_channel())
-    run_dyrelu_in_layout<Run, true>(storage, s, table, count, begin, end);
-  else
-    run_dyrelu_in_layout<Run, false>(storage, s, table, count, begin, end);
-}
-
-template <template <class, bool, bool> class Run>
-void run_squeeze(Storage storage, const SamplesTask& s, const SampleTable& weights,
-                 const SampleTable& means, int64_t begin, int64_t end) {
-  with_storage(storage, [&](auto st) MMACT_LAMBDA {
-    using St = decltype(st);
-    const bool project = weights.numbers != nullptr;
-    const auto run = s.task.lane_is_channel()
-                         ? (project ? Run<St, true, true>::run : Run<St, false, true>::run)
-                         : (project ? Run<St, true, false>::run : Run<St, false, false>::run);
-    run(s, weights, means, begin, end);
+template <template <class, bool, bool> class Kernel>
+void run_squeeze(const SamplesTask& s, const SampleTable& weights, const SampleTable& means,
+                 int64_t begin, int64_t end) {
+  with_samples_layout(s.task, [&](auto zero, auto lanes) MMACT_LAMBDA {
+    using T = decltype(zero);
+    if (weights.numbers != nullptr)
+      Kernel<T, true, lanes.value>::run(s, weights, means, begin, end);
+    else
+      Kernel<T, false, lanes.value>::run(s, weights, means, begin, end);
   });
 }
 
 extern const DyreluKernels dyrelu_kernels{run_dyrelu<DyreluForward>, run_dyrelu<DyreluBackward>,
                                           run_squeeze<SqueezeForward>,
                                           run_squeeze<SqueezeBackward>};
+
+}  // namespace MMACT_ISA
+}  // namespace mmact

@@ -2,12 +2,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The CPU engine: runs a formula over a tensor in any layout and storage type, and sums what its
-// backward adds per channel and segment. Included once per instruction set, after simd.h and inside
-// its namespace.
+// backward adds per channel and segment.
 //
 // The tensor is cut into tiles: runs of vectors in L1 that belong to one channel, or that hold one
-// channel per lane. A formula's kernel (pwlu_kernel.h) walks the tiles of its layout, loads the
-// channel's parameters, and calls forward_tile or backward_tile.
+// channel per lane. The kernels at the end walk the tiles of the task's layout, load the channel's
+// function, and call forward_tile or backward_tile. Arithmetic is in T, float or double; float16
+// and bfloat16 are converted on their way to L1 and back.
+#pragma once
+
+#include "math.h"
+#include "twice.h"
+
+namespace mmact {
+namespace MMACT_ISA {
 
 // Elements in a tile. Three arrays of it (bins and two terms) stay in a 32 KiB L1 cache; the five
 // of CPAB (four terms) in one of 48 KiB, or in L2.
@@ -42,6 +49,19 @@ MMACT_HD inline void write_values(const typename St::Value* from, int64_t n, typ
   }
 }
 
+// Calls use(St) with the storage type, one of those of T.
+template <class T, class Use>
+MMACT_HD inline void with_storage(Storage storage, Use use) {
+  if constexpr (std::is_same_v<T, double>)
+    use(Plain<double>{});
+  else if (storage == Storage::kHalf)
+    use(Half{});
+  else if (storage == Storage::kBFloat16)
+    use(BFloat16{});
+  else
+    use(Plain<float>{});
+}
+
 // Walks the elements [begin, end) of one channel, which lie in memory as runs of `inner`.
 template <class Move>
 MMACT_HD inline void for_each_run(const Task& task, int64_t channel, int64_t begin, int64_t end,
@@ -71,11 +91,11 @@ struct InPlace {
   int64_t at, step;
 };
 
-// The elements of one tile: where they are in memory, and how to bring them to L1 and back.
-template <class St>
+// The elements of one tile: where they are in memory, and how to bring them to L1 and back. The
+// latter are functions of their own, so that kernels are not built for every storage type.
+template <class V>
 struct ChannelTile {
-  using Raw = typename St::Raw;
-  using T = typename St::Value;
+  using T = V;
   const Task& task;
   int64_t channel, begin, end;
 
@@ -84,29 +104,36 @@ struct ChannelTile {
   MMACT_HD typename Simd<T>::U index(int64_t i) const {
     return number_from<T>((begin + i) * task.channels + channel, task.channels);
   }
-  MMACT_HD void read(const void* from, T* to) const {
-    for_each_run(task, channel, begin, end, [&](int64_t at, int64_t done, int64_t n) MMACT_LAMBDA {
-      read_values<St>(static_cast<const Raw*>(from) + at, n, to + done);
+  MMACT_COLD void read(const void* from, T* to) const {
+    with_storage<T>(task.storage, [&](auto st) MMACT_LAMBDA {
+      using St = decltype(st);
+      for_each_run(task, channel, begin, end,
+                   [&](int64_t at, int64_t done, int64_t n) MMACT_LAMBDA {
+                     read_values<St>(static_cast<const typename St::Raw*>(from) + at, n, to + done);
+                   });
     });
   }
-  MMACT_HD void write(const T* from, void* to) const {
-    for_each_run(task, channel, begin, end, [&](int64_t at, int64_t done, int64_t n) MMACT_LAMBDA {
-      write_values<St>(from + done, n, static_cast<Raw*>(to) + at);
+  MMACT_COLD void write(const T* from, void* to) const {
+    with_storage<T>(task.storage, [&](auto st) MMACT_LAMBDA {
+      using St = decltype(st);
+      for_each_run(task, channel, begin, end,
+                   [&](int64_t at, int64_t done, int64_t n) MMACT_LAMBDA {
+                     write_values<St>(from + done, n, static_cast<typename St::Raw*>(to) + at);
+                   });
     });
   }
   MMACT_HD InPlace in_place() const {
     constexpr int64_t kWidth = Simd<T>::kWidth;
     const int64_t i = begin % task.inner;
-    if (St::kConverts || size() % kWidth != 0 || i + size() > task.inner) return {-1, kWidth};
+    if (!task.is_plain() || size() % kWidth != 0 || i + size() > task.inner) return {-1, kWidth};
     return {((begin / task.inner) * task.channels + channel) * task.inner + i, kWidth};
   }
 };
 
 // Rows [begin, end) of the kWidth channels from `channel` on; one row is one vector.
-template <class St>
+template <class V>
 struct LaneTile {
-  using Raw = typename St::Raw;
-  using T = typename St::Value;
+  using T = V;
   static constexpr int kWidth = Simd<T>::kWidth;
   const Task& task;
   int64_t channel, begin, end;
@@ -118,20 +145,36 @@ struct LaneTile {
   MMACT_HD int64_t lanes() const {
     return task.channels - channel < kWidth ? task.channels - channel : kWidth;
   }
-  MMACT_HD void read(const void* from, T* to) const {
+  MMACT_COLD void read(const void* from, T* to) const {
     const int64_t n = lanes();
-    for (int64_t row = begin; row < end; ++row, to += kWidth) {
-      if (n < kWidth) Simd<T>::store(to, Simd<T>::set(0));
-      read_values<St>(static_cast<const Raw*>(from) + row * task.channels + channel, n, to);
-    }
+    with_storage<T>(task.storage, [&](auto st) MMACT_LAMBDA {
+      using St = decltype(st);
+      const auto* at = static_cast<const typename St::Raw*>(from) + begin * task.channels + channel;
+      for (int64_t row = begin; row < end; ++row, at += task.channels, to += kWidth) {
+        if (n == kWidth) {
+          Simd<T>::store(to, St::load(at));
+        } else {
+          Simd<T>::store(to, Simd<T>::set(0));
+          read_values<St>(at, n, to);
+        }
+      }
+    });
   }
-  MMACT_HD void write(const T* from, void* to) const {
+  MMACT_COLD void write(const T* from, void* to) const {
     const int64_t n = lanes();
-    for (int64_t row = begin; row < end; ++row, from += kWidth)
-      write_values<St>(from, n, static_cast<Raw*>(to) + row * task.channels + channel);
+    with_storage<T>(task.storage, [&](auto st) MMACT_LAMBDA {
+      using St = decltype(st);
+      auto* at = static_cast<typename St::Raw*>(to) + begin * task.channels + channel;
+      for (int64_t row = begin; row < end; ++row, at += task.channels, from += kWidth) {
+        if (n == kWidth)
+          St::store(at, Simd<T>::load(from));
+        else
+          write_values<St>(from, n, at);
+      }
+    });
   }
   MMACT_HD InPlace in_place() const {
-    if (St::kConverts || lanes() < kWidth) return {-1, kWidth};
+    if (!task.is_plain() || lanes() < kWidth) return {-1, kWidth};
     return {begin * task.channels + channel, task.channels};
   }
 };
@@ -139,9 +182,9 @@ struct LaneTile {
 // Forward ----------------------------------------------------------------------------------------
 
 // Where a tile's x is read and its values are written: in memory, or in the given buffer.
-template <class St, class Tile>
+template <class Tile>
 struct ForwardTile {
-  using T = typename St::Value;
+  using T = typename Tile::T;
   using S = Simd<T>;
   const T* x;
   T* out;
@@ -165,24 +208,24 @@ struct ForwardTile {
 };
 
 // f(x, i) gives the values of the vector of elements from number i of the tile on.
-template <class St, class F, class Tile>
+template <class F, class Tile>
 MMACT_HD inline void forward_tile(const Task& task, const F& f, const Tile& tile) {
-  using T = typename St::Value;
+  using T = typename Tile::T;
   using S = Simd<T>;
   alignas(64) T buffer[kTile];
-  const ForwardTile<St, Tile> at(task, tile, buffer);
+  const ForwardTile<Tile> at(task, tile, buffer);
   for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step)
     S::store(at.out + p, f(S::load(at.x + p), i));
   if (at.buffered) tile.write(buffer, task.out);
 }
 
-// The same for formulas on Twice<Simd<T>>: f(x) gives the values of two vectors.
-template <class St, class F, class Tile>
+// The same for functions on Twice<Simd<T>>: f(x) gives the values of two vectors.
+template <class F, class Tile>
 MMACT_HD inline void forward_tile_twice(const Task& task, const F& f, const Tile& tile) {
-  using T = typename St::Value;
+  using T = typename Tile::T;
   using S = Simd<T>;
   alignas(64) T buffer[kTile];
-  const ForwardTile<St, Tile> at(task, tile, buffer);
+  const ForwardTile<Tile> at(task, tile, buffer);
   for (int64_t i = 0, p = 0; i < tile.size(); i += 2 * S::kWidth, p += 2 * at.step) {
     const bool both = i + S::kWidth < tile.size();
     const int64_t next = both ? p + at.step : p;
@@ -215,12 +258,12 @@ struct Flush {
 };
 
 // For formulas that only sum: f(x, i, sums) adds the elements from number i of the tile on.
-template <class St, int kSums, class F, class Tile, class Flush>
+template <int kSums, class F, class Tile, class Flush>
 MMACT_HD inline void forward_sums(const Task& task, const F& f, const Tile& tile, Flush flush) {
-  using T = typename St::Value;
+  using T = typename Tile::T;
   using S = Simd<T>;
   alignas(64) T buffer[kTile];
-  const ForwardTile<St, Tile> at(task, tile, buffer);
+  const ForwardTile<Tile> at(task, tile, buffer);
   typename S::V sums[kSums];
   for (int e = 0; e < kSums; ++e) sums[e] = S::set(0);
   for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step)
@@ -229,9 +272,9 @@ MMACT_HD inline void forward_sums(const Task& task, const F& f, const Tile& tile
 }
 
 // The same with grad, for the gradient of x.
-template <class St, class Tile>
-struct BackwardTile : ForwardTile<St, Tile> {
-  using Base = ForwardTile<St, Tile>;
+template <class Tile>
+struct BackwardTile : ForwardTile<Tile> {
+  using Base = ForwardTile<Tile>;
   using typename Base::S;
   using typename Base::T;
   const T* grad;
@@ -250,13 +293,13 @@ struct BackwardTile : ForwardTile<St, Tile> {
 
 // For formulas that add every element to the same `count` sums, at most kSums, which stay in
 // registers. f(x, grad, i, sums) gives the gradient of the elements from number i of the tile on.
-template <class St, int kSums, class F, class Tile, class Flush>
+template <int kSums, class F, class Tile, class Flush>
 MMACT_HD inline void backward_sums(const Task& task, const F& f, const Tile& tile, int count,
                                    Flush flush) {
-  using T = typename St::Value;
+  using T = typename Tile::T;
   using S = Simd<T>;
   alignas(64) T x_buffer[kTile], grad_buffer[kTile];
-  const BackwardTile<St, Tile> at(task, tile, x_buffer, grad_buffer);
+  const BackwardTile<Tile> at(task, tile, x_buffer, grad_buffer);
   typename S::V sums[kSums];
   for (int e = 0; e < count; ++e) sums[e] = S::set(0);
   for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step)
@@ -297,16 +340,16 @@ MMACT_HD inline void add_bins(const typename Simd<T>::Int* bins, const T (*terms
 }
 
 // For formulas that add every element to the sums of one bin of several.
-template <class St, class F, class Tile, class Flush>
+template <class F, class Tile, class Flush>
 MMACT_HD inline void backward_bins(const Task& task, const F& f, const Tile& tile, int num_bins,
                                    Flush flush) {
-  using T = typename St::Value;
+  using T = typename Tile::T;
   using S = Simd<T>;
   constexpr int kTerms = F::kTerms;
   alignas(64) T x_buffer[kTile];
   alignas(64) T terms[kTerms][kTile];
   alignas(64) typename S::Int bins[kTile];
-  const BackwardTile<St, Tile> at(task, tile, x_buffer, terms[0]);
+  const BackwardTile<Tile> at(task, tile, x_buffer, terms[0]);
   for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step) {
     typename S::I bin;
     typename S::V term[kTerms];
@@ -329,7 +372,7 @@ MMACT_HD inline void backward_bins(const Task& task, const F& f, const Tile& til
 // Layouts ----------------------------------------------------------------------------------------
 
 // Calls visit(tile, chunk) for the tiles of the work items [begin, end).
-template <class St, class Visit>
+template <class T, class Visit>
 MMACT_HD inline void for_each_channel_tile(const Task& task, int64_t begin, int64_t end,
                                            Visit visit) {
   const int64_t elements = task.outer * task.inner;
@@ -341,15 +384,15 @@ MMACT_HD inline void for_each_channel_tile(const Task& task, int64_t begin, int6
       // Long runs are used in place: a tile ends with its run. Short ones share a tile.
       const int64_t run_end = at - at % task.inner + task.inner;
       if (task.inner >= kTile / 4 && run_end < next) next = run_end;
-      visit(ChannelTile<St>{task, channel, at, next}, chunk);
+      visit(ChannelTile<T>{task, channel, at, next}, chunk);
       at = next;
     }
   }
 }
 
-template <class St, class Visit>
+template <class T, class Visit>
 MMACT_HD inline void for_each_lane_tile(const Task& task, int64_t begin, int64_t end, Visit visit) {
-  constexpr int kWidth = Simd<typename St::Value>::kWidth;
+  constexpr int kWidth = Simd<T>::kWidth;
   constexpr int64_t kRows = kTile / kWidth;
   const int64_t groups = task.num_items() / task.num_chunks;
   for (int64_t item = begin; item < end; ++item) {
@@ -360,30 +403,120 @@ MMACT_HD inline void for_each_lane_tile(const Task& task, int64_t begin, int64_t
         first + Task::kLaneChannels < task.channels ? first + Task::kLaneChannels : task.channels;
     for (int64_t row = chunk * task.chunk; row < stop; row += kRows)
       for (int64_t channel = first; channel < last; channel += kWidth)
-        visit(LaneTile<St>{task, channel, row, row + kRows < stop ? row + kRows : stop}, chunk);
+        visit(LaneTile<T>{task, channel, row, row + kRows < stop ? row + kRows : stop}, chunk);
   }
 }
 
 // Calls visit(tile, chunk) for the tiles of the work items [begin, end) in the layout of the task.
-template <class St, bool kLanes, class Visit>
+template <class T, bool kLanes, class Visit>
 MMACT_HD inline void for_each_tile(const Task& task, int64_t begin, int64_t end, Visit visit) {
   if constexpr (kLanes)
-    for_each_lane_tile<St>(task, begin, end, visit);
+    for_each_lane_tile<T>(task, begin, end, visit);
   else
-    for_each_channel_tile<St>(task, begin, end, visit);
+    for_each_channel_tile<T>(task, begin, end, visit);
 }
 
-// Calls use(St) with the storage type.
-template <class Use>
-MMACT_HD inline void with_storage(Storage storage, Use use) {
-  switch (storage) {
-    case Storage::kHalf:
-      return use(Half{});
-    case Storage::kBFloat16:
-      return use(BFloat16{});
-    case Storage::kFloat:
-      return use(Plain<float>{});
-    case Storage::kDouble:
-      return use(Plain<double>{});
-  }
+// Kernels ----------------------------------------------------------------------------------------
+
+// A kind of table, as a type.
+template <template <class> class Table>
+struct TableType {
+  template <class T>
+  using Of = Table<T>;
+};
+
+// The column of a channel, or of those from it on if a lane is a channel.
+template <class T, bool kLanes, template <class> class Table>
+MMACT_HD inline Column<T, kLanes, Table> column_of(const Task& task, int64_t channel) {
+  return {static_cast<const T*>(task.table) + channel * task.table_channel, task.table_row};
 }
+
+template <class T, class Formula, template <class> class Table, bool kLanes, bool kTwice>
+void run_forward(const Task& task, const Formula& formula, int64_t begin, int64_t end) {
+  using S = Simd<T>;
+  for_each_tile<T, kLanes>(task, begin, end, [&](const auto& tile, int64_t) MMACT_LAMBDA {
+    const auto column = column_of<T, kLanes, Table>(task, tile.channel);
+    if constexpr (kTwice) {
+      const auto f =
+          formula.template load<Twice<S>>(TwiceColumn<std::decay_t<decltype(column)>>{column});
+      forward_tile_twice(
+          task, [&](const typename Twice<S>::V& x) MMACT_LAMBDA { return f.forward(x, 0); }, tile);
+    } else {
+      const auto f = formula.template load<S>(column);
+      forward_tile(
+          task,
+          [&](typename S::V x, int64_t i) MMACT_LAMBDA { return f.forward(x, tile.index(i)); },
+          tile);
+    }
+  });
+}
+
+template <class T, class Formula, template <class> class Table, bool kLanes, bool kBins>
+void run_backward(const Task& task, const Formula& formula, int entries, int64_t begin,
+                  int64_t end) {
+  using V = typename Simd<T>::V;
+  for_each_tile<T, kLanes>(task, begin, end, [&](const auto& tile, int64_t chunk) MMACT_LAMBDA {
+    const auto f =
+        formula.template load<Simd<T>>(column_of<T, kLanes, Table>(task, tile.channel));
+    const auto flush = Flush<T, kLanes>::to(task, chunk, tile.channel, entries);
+    if constexpr (kBins) {
+      backward_bins(task, f, tile, entries / f.kTerms, flush);
+    } else {
+      constexpr int kSums = std::decay_t<decltype(f)>::kSums;
+      backward_sums<kSums>(
+          task,
+          [&](V x, V grad, int64_t i, V(&sums)[kSums])
+              MMACT_LAMBDA { return f.backward(x, grad, tile.index(i), sums); },
+          tile, entries, flush);
+    }
+  });
+}
+
+// Calls run(T(), table_of, lanes) in the arithmetic and layout of the task. Where a lane is a
+// channel it looks up a table of its own; else small tables are held in registers if they can be.
+template <class Settings, class Run>
+MMACT_HD inline void with_layout(const Task& task, const Settings& settings, Run run) {
+  const auto in = [&](auto zero) MMACT_LAMBDA {
+    using T = decltype(zero);
+    if (task.lane_is_channel()) return run(zero, TableType<LaneTable>{}, std::true_type{});
+    if constexpr (Settings::kLooksUp && RegisterTable<T>::kCapacity > 0) {
+      if (settings.lookups() <= RegisterTable<T>::kCapacity)
+        return run(zero, TableType<RegisterTable>{}, std::false_type{});
+    }
+    return run(zero, TableType<MemoryTable>{}, std::false_type{});
+  };
+  if (task.storage == Storage::kDouble)
+    in(double());
+  else
+    in(float());
+}
+
+template <class Settings>
+void forward(const Task& task, const Settings& settings, int64_t begin, int64_t end) {
+  settings.with_formula([&](const auto& formula) {
+    using Formula = std::decay_t<decltype(formula)>;
+    with_layout(task, settings, [&](auto zero, auto table, auto lanes) MMACT_LAMBDA {
+      run_forward<decltype(zero), Formula, decltype(table)::template Of, lanes.value,
+                  Settings::kSlowSteps>(task, formula, begin, end);
+    });
+  });
+}
+
+template <class Settings>
+void backward(const Task& task, const Settings& settings, int64_t begin, int64_t end) {
+  settings.with_formula([&](const auto& formula) {
+    using Formula = std::decay_t<decltype(formula)>;
+    with_layout(task, settings, [&](auto zero, auto table, auto lanes) MMACT_LAMBDA {
+      run_backward<decltype(zero), Formula, decltype(table)::template Of, lanes.value,
+                   (Settings::kTerms > 0)>(task, formula, settings.entries(), begin, end);
+    });
+  });
+}
+
+template <class Settings>
+Kernels<Settings> kernels() {
+  return {forward<Settings>, backward<Settings>};
+}
+
+}  // namespace MMACT_ISA
+}  // namespace mmact

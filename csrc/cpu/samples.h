@@ -1,11 +1,16 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// The CPU engine for kernels on a SamplesTask. Included once per instruction set, after engine.h
-// and inside its namespace.
+// The CPU engine for kernels on a SamplesTask.
 //
 // A work item is a run of pixels of one sample in a block of channels: the pixels' numbers are read
 // once for all channels of the block, and sums over channels stay in L1.
+#pragma once
+
+#include "engine.h"
+
+namespace mmact {
+namespace MMACT_ISA {
 
 template <class T>
 struct PixelBuffer {
@@ -39,21 +44,20 @@ struct SamplesItem {
   MMACT_HD static int64_t pixels(const SamplesTask& s) { return s.task.outer * s.task.inner; }
 
   // The sample as a task of its own.
-  template <class Raw>
   MMACT_HD Task task(const SamplesTask& s) const {
-    const int64_t start = sample * s.task.channels * pixels(s);
+    const int64_t start = sample * s.task.channels * pixels(s) * s.task.element_size();
     Task task = s.task;
-    task.x = static_cast<const Raw*>(task.x) + start;
-    task.grad = static_cast<const Raw*>(task.grad) + start;
-    task.out = static_cast<Raw*>(task.out) + start;
+    task.x = static_cast<const char*>(task.x) + start;
+    task.grad = static_cast<const char*>(task.grad) + start;
+    task.out = static_cast<char*>(task.out) + start;
     return task;
   }
 };
 
 // What a kernel sees of an item: one tile of it after the other.
-template <class St, bool kLanes>
+template <class Value, bool kLanes>
 struct SamplesTile {
-  using T = typename St::Value;
+  using T = Value;
   using S = Simd<T>;
   using V = typename S::V;
 
@@ -66,11 +70,11 @@ struct SamplesTile {
 
   MMACT_HD auto tile() const {
     if constexpr (kLanes)
-      return LaneTile<St>{task, channel, item.begin, item.end};
+      return LaneTile<T>{task, channel, item.begin, item.end};
     else
-      return ChannelTile<St>{task, channel, item.begin, item.end};
+      return ChannelTile<T>{task, channel, item.begin, item.end};
   }
-  MMACT_HD MemoryRows<T, kLanes> rows(const SampleTable& table) const {
+  MMACT_HD Column<T, kLanes> rows(const SampleTable& table) const {
     return {static_cast<const T*>(table.numbers) + item.sample * table.sample_stride + channel,
             table.row_stride};
   }
@@ -94,10 +98,9 @@ struct SamplesTile {
 };
 
 // Calls visit(tile) for the tiles of the work items [begin, end). Pixels without numbers have 1.
-template <class St, bool kLanes, bool kPixels, bool kPixelSums, class Visit>
+template <class T, bool kLanes, bool kPixels, bool kPixelSums, class Visit>
 MMACT_HD inline void for_each_samples_tile(const SamplesTask& s, int64_t begin, int64_t end,
                                            Visit visit) {
-  using T = typename St::Value;
   using S = Simd<T>;
   PixelBuffer<T> pixels, pixel_sums;
   const int64_t count = SamplesItem::pixels(s);
@@ -105,7 +108,7 @@ MMACT_HD inline void for_each_samples_tile(const SamplesTask& s, int64_t begin, 
   if (numbers == nullptr) pixels.fill(1, kTile);
   for (int64_t number = begin; number < end; ++number) {
     const SamplesItem item(s, number);
-    const Task task = item.task<typename St::Raw>(s);
+    const Task task = item.task(s);
     const int64_t size = item.end - item.begin;
     if (kPixels && numbers != nullptr)
       pixels.read(numbers + item.sample * count + item.begin, size);
@@ -113,7 +116,7 @@ MMACT_HD inline void for_each_samples_tile(const SamplesTask& s, int64_t begin, 
     if constexpr (kPixelSums)
       pixel_sums.fill(0, (size * kStep + S::kWidth - 1) / S::kWidth * S::kWidth);
     for (int64_t channel = item.first; channel < item.last; channel += kStep)
-      visit(SamplesTile<St, kLanes>{s, item, task, channel, pixels, pixel_sums});
+      visit(SamplesTile<T, kLanes>{s, item, task, channel, pixels, pixel_sums});
     if (!kPixelSums || s.pixel_sums == nullptr) continue;
     T* const to =
         static_cast<T*>(s.pixel_sums) + (item.block * s.samples + item.sample) * count + item.begin;
@@ -125,3 +128,6 @@ MMACT_HD inline void for_each_samples_tile(const SamplesTask& s, int64_t begin, 
     }
   }
 }
+
+}  // namespace MMACT_ISA
+}  // namespace mmact

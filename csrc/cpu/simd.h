@@ -2,15 +2,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Vectors of the instruction set that MMACT_ISA names, for formulas and engine: Simd<float> and
-// Simd<double>. Included once per instruction set, inside a namespace of its own (see isa.h); it
-// must not use anything from libraries that is not inlined by force.
+// Simd<double>. Nothing here may use anything from libraries that is not inlined by force.
 //
 // GCC's and clang's vector extensions do the arithmetic and comparisons. The few things that they
 // cannot express, or not well, are in simd_avx2.h and simd_avx512.h.
+#pragma once
+
+#include <type_traits>
+
+#include "isa.h"
+
+namespace mmact {
+namespace MMACT_ISA {
+
+// Transcendental functions of Simd<T>, in math.h.
+template <class T>
+struct Math;
 
 template <class T, int kBytes>
 struct SimdBase {
   using Value = T;
+  using Math = MMACT_ISA::Math<T>;
   static constexpr int kWidth = kBytes / sizeof(T);
   using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
   typedef T V __attribute__((vector_size(kBytes)));
@@ -88,29 +100,13 @@ struct SimdPortable : SimdBase<T, kBytes> {
 };
 
 #if MMACT_ISA_LEVEL == 2
-#include "simd_avx512.h"
+#include "simd_avx512.inc"
 #elif MMACT_ISA_LEVEL == 1
-#include "simd_avx2.h"
+#include "simd_avx2.inc"
 #else
 template <class T>
 struct Simd : SimdPortable<T, 16> {};
 #endif
-
-// The numbers of a channel, one vector each: entry (row, channel) is at from[row * stride +
-// channel]. All lanes hold those of one channel, or each those of its own.
-template <class T, bool kLanes>
-struct MemoryRows {
-  using S = Simd<T>;
-  const T* from;
-  int64_t stride;
-  MMACT_HD typename S::V at(int row) const {
-    const T* const here = from + row * stride;
-    if constexpr (kLanes)
-      return S::load(here);
-    else
-      return S::set(*here);
-  }
-};
 
 // Table lookups. `at(i)` gives entry i[lane] for every lane.
 
@@ -144,6 +140,25 @@ struct RegisterTable : MemoryTable<T> {
   static constexpr int kCapacity = 0;
 };
 #endif
+
+// The numbers of a channel, one vector each, `stride` from one row to the next. All lanes hold those
+// of one channel, or each those of its own. Table is for what is looked up by index.
+template <class T, bool kLanes, template <class> class Table = MemoryTable>
+struct Column {
+  using S = Simd<T>;
+  const T* numbers;
+  int64_t stride;
+  MMACT_HD typename S::V at(int row) const {
+    const T* const here = numbers + row * stride;
+    if constexpr (kLanes)
+      return S::load(here);
+    else
+      return S::set(*here);
+  }
+  MMACT_HD Table<T> table(int row, int count) const {
+    return Table<T>::load(numbers + row * stride, count, stride);
+  }
+};
 
 // Storage types: T in memory as itself, or float as float16 or bfloat16. `Raw` is how it lies
 // there.
@@ -187,3 +202,6 @@ struct Half {
   }
 };
 #endif
+
+}  // namespace MMACT_ISA
+}  // namespace mmact

@@ -1,14 +1,14 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a kernel works on, in types that every instruction set's build shares.
+// What kernels work on, in types that every instruction set's build shares.
 #pragma once
 
 #include <cstdint>
 
-namespace mmact {
+#include "../formulas/storage.h"
 
-enum class Storage { kHalf, kBFloat16, kFloat, kDouble };
+namespace mmact {
 
 // A dense tensor seen as (outer, channels, inner): element (o, c, i) is at
 // (o * channels + c) * inner + i. Every dense tensor has this form, whatever its memory format:
@@ -17,22 +17,54 @@ enum class Storage { kHalf, kBFloat16, kFloat, kDouble };
 // Work is cut into items in a way that depends on sizes alone, never on the number of threads, so
 // that sums come out the same to the bit on any number of them.
 struct Task {
+  Storage storage;   // of x, grad and out; arithmetic is in double if it is, else in float
   const void* x;
   const void* grad;  // backward only
   void* out;         // y, or the gradient of x
   int64_t outer, channels, inner;
   int64_t chunk, num_chunks;  // elements of one channel (of all, if inner is 1) in one work item
+  // The formula's table, in the arithmetic type: number `row` of channel c is at
+  // c * table_channel + row * table_row. Where a lane is a channel, whole vectors of channels can
+  // be read.
+  const void* table;
+  int64_t table_channel, table_row;
   // Backward: partial sums, (num_chunks, entries, channel_stride), zero at the start.
   double* sums;
   int64_t channel_stride;
 
   // Neighbours in memory belong to different channels: a lane is a channel, not an element of one.
   bool lane_is_channel() const { return inner == 1 && channels > 1; }
+  // What a kernel reads and writes lies in memory in its arithmetic type.
+  bool is_plain() const { return storage == Storage::kFloat || storage == Storage::kDouble; }
+  int64_t element_size() const {
+    return storage == Storage::kDouble ? 8 : storage == Storage::kFloat ? 4 : 2;
+  }
   static constexpr int64_t kLaneChannels = 256;  // channels in one work item of that layout
   int64_t num_items() const {
     return num_chunks *
            (lane_is_channel() ? (channels + kLaneChannels - 1) / kLaneChannels : channels);
   }
+};
+
+// What kernels work on whose coefficients belong to a sample, and which may read and sum numbers of
+// a pixel, that is of all its channels.
+struct SamplesTask {
+  static constexpr int64_t kBlock = 64;  // channels in a work item; whole vectors
+  // One sample: pointers to the first; a chunk is a run of pixels. Its sums are
+  // (num_chunks, samples, entries, channel_stride).
+  Task task;
+  int64_t samples, num_blocks;
+  // In the arithmetic type, or null.
+  const void* pixels;  // (samples, pixels)
+  void* pixel_sums;    // (num_blocks, samples, pixels): partial sums
+};
+
+// Numbers of the channels of samples, in the arithmetic type: number `row` of a channel is at
+// sample * sample_stride + row * row_stride + channel. Where a lane is a channel, whole vectors of
+// channels can be read.
+struct SampleTable {
+  const void* numbers;
+  int64_t sample_stride, row_stride;
 };
 
 }  // namespace mmact

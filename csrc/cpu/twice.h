@@ -2,8 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Two vectors as one number system, for formulas whose steps wait for each other: while one
-// vector's step is under way, the other's can begin. Included once per instruction set, after
-// simd.h and inside its namespace.
+// vector's step is under way, the other's can begin.
+#pragma once
+
+#include "simd.h"
+
+namespace mmact {
+namespace MMACT_ISA {
 
 template <class T>
 struct Pair {
@@ -34,8 +39,25 @@ MMACT_HD inline Pair<A> operator-(const Pair<A>& a) {
   return {-a.first, -a.second};
 }
 
+template <class M>
+struct TwiceMath {
+  template <class V>
+  MMACT_HD static V log1p_ratio(const V& v) {
+    return {M::log1p_ratio(v.first), M::log1p_ratio(v.second)};
+  }
+  template <class V>
+  MMACT_HD static V expm1_ratio(const V& v) {
+    return {M::expm1_ratio(v.first), M::expm1_ratio(v.second)};
+  }
+  template <class V>
+  MMACT_HD static V normal_cdf(const V& v) {
+    return {M::normal_cdf(v.first), M::normal_cdf(v.second)};
+  }
+};
+
 template <class S>
 struct Twice {
+  using Math = TwiceMath<typename S::Math>;
   using Value = typename S::Value;
   using V = Pair<typename S::V>;
   using I = Pair<typename S::I>;
@@ -69,3 +91,14 @@ struct TwiceTable {
     return {table.at(i.first), table.at(i.second)};
   }
 };
+
+template <class Column>
+struct TwiceColumn {
+  Column column;
+  MMACT_HD auto table(int row, int count) const {
+    return TwiceTable<decltype(column.table(row, count))>{column.table(row, count)};
+  }
+};
+
+}  // namespace MMACT_ISA
+}  // namespace mmact

@@ -1,19 +1,16 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// mmact::dyrelu, mmact::dyrelu_squeeze and their backwards on CUDA. Schemas, shape functions and
-// autograd are in mmact/ops/dyrelu.py and mmact/ops/dyrelu_squeeze.py.
-#include <torch/library.h>
-
+// The kernels of Dynamic ReLU.
 #include "../formulas/max_affine.h"
+#include "dyrelu_host.h"
+#include "host.h"
 #include "samples.cuh"
 #include "scalar.h"
 
 namespace mmact {
 namespace cuda {
 namespace {
-
-using at::Tensor;
 
 // Formulas: what of x, grad, numbers of pixels, result and sums over pixels and channels they read
 // and leave, and what they do with an element.
@@ -112,81 +109,7 @@ struct SqueezeBackward : SqueezeFormula<T> {
   __device__ T total(T sum) const { return sum; }
 };
 
-at::ScalarType arithmetic_type(const Tensor& x) { return at::toOpMathType(x.scalar_type()); }
-
-Tensor empty_arithmetic(const Tensor& x, at::IntArrayRef sizes) {
-  return at::empty(sizes, x.options().dtype(arithmetic_type(x)));
-}
-
-// A launch with the tensors that it reads and writes.
-class Run {
- public:
-  Run(const Tensor& x, int64_t groups, int64_t channel_dim, bool pixel_sums)
-      : x_(x),
-        arrangement_(x, groups, channel_dim),
-        samples_(arrangement_.samples),
-        task_(make_samples_task(samples_, pixel_sums)) {}
-
-  const Samples& samples() const { return samples_; }
-
-  void read_x(const Tensor& t) { x_in_ = arrangement_.read(t); }
-  void read_grad(const Tensor& t) { grad_ = arrangement_.read(t); }
-  void write_new() { out_ = arrangement_.empty(); }
-  Tensor result() const { return arrangement_.result(out_); }
-  // `t` is gradient and result in one.
-  void add_to(const Tensor& t) { out_ = grad_ = arrangement_.read(t); }
-  void write_to(Tensor& t) const { arrangement_.write(out_, t); }
-
-  // x's shape with one channel.
-  void read_pixels(const Tensor& t) { pixels_ = numbers(t.reshape({samples_.samples, -1})); }
-  // In the arithmetic type and dense; to be kept by the caller.
-  Tensor numbers(const Tensor& t) const { return t.to(arithmetic_type(x_)).contiguous(); }
-
-  void sum(int64_t entries) {
-    sums_ = empty_arithmetic(x_, {task_.num_chunks, task_.samples, entries, task_.channels});
-  }
-  void sum_pixels() {
-    pixel_sums_ = empty_arithmetic(x_, {task_.num_blocks, task_.samples, task_.pixels});
-  }
-  // (samples, entries, channels)
-  Tensor sums() const { return add_up(sums_); }
-  // (samples, pixels)
-  Tensor pixel_sums() const { return add_up(pixel_sums_); }
-
-  // with_formula(T, use) must call use(formula), which launches it.
-  template <class WithFormula>
-  void operator()(WithFormula with_formula) const {
-    AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, x_.scalar_type(), "mmact_dyrelu", [&] {
-          using T = at::opmath_type<scalar_t>;
-          const SamplesData<scalar_t> data{read<scalar_t>(x_in_), read<scalar_t>(grad_),
-                                           write<scalar_t>(out_), read<T>(pixels_),
-                                           write<T>(sums_),       write<T>(pixel_sums_)};
-          with_formula(T(), [&](const auto& formula) {
-            launch_samples<scalar_t>(task_, samples_.channels_last, formula, data);
-          });
-        });
-  }
-
- private:
-  static Tensor add_up(const Tensor& t) { return t.size(0) == 1 ? t.select(0, 0) : t.sum(0); }
-  template <class T>
-  static const T* read(const Tensor& t) {
-    return t.defined() ? t.const_data_ptr<T>() : nullptr;
-  }
-  template <class T>
-  static T* write(const Tensor& t) {
-    return t.defined() ? t.mutable_data_ptr<T>() : nullptr;
-  }
-
-  const Tensor& x_;
-  Arrangement arrangement_;
-  Samples samples_;
-  SamplesTask task_;
-  Tensor x_in_, grad_, out_, pixels_, sums_, pixel_sums_;
-};
-
-// `numbers`: (samples or 1, rows, channels), from Run::numbers().
+// `numbers`: (samples or 1, rows, channels), in the arithmetic type.
 template <class T>
 SampleTable<T> table_of(const Tensor& numbers) {
   if (!numbers.defined()) return {};
@@ -194,29 +117,66 @@ SampleTable<T> table_of(const Tensor& numbers) {
           numbers.stride(1)};
 }
 
+}  // namespace
+}  // namespace cuda
+
+using cuda::SamplesTask;
+using cuda::table_of;
+
+CudaSamplesRun::CudaSamplesRun(const Tensor& x, int64_t groups, int64_t channel_dim,
+                               bool pixel_sums)
+    : SamplesRun(x, groups, channel_dim), guard_(x.device()), pixel_sums_wanted_(pixel_sums) {
+  blocks_ = task().num_blocks;
+}
+
+SamplesTask CudaSamplesRun::task() const {
+  return cuda::make_samples_task(samples_, pixel_sums_wanted_);
+}
+
+void CudaSamplesRun::sum(int64_t entries) {
+  sums_ = empty({task().num_chunks, samples_.samples, entries, samples_.channels});
+}
+
+// with_formula(T(), use) must call use(formula), which launches it.
+template <class WithFormula>
+void CudaSamplesRun::run(WithFormula with_formula) const {
+  const auto read = [](const Tensor& t) { return t.defined() ? t.const_data_ptr() : nullptr; };
+  const auto write = [](const Tensor& t) { return t.defined() ? t.mutable_data_ptr() : nullptr; };
+  cuda::with_storage(x_, [&](auto raw) {
+    using Raw = decltype(raw);
+    using T = at::opmath_type<Raw>;
+    const cuda::SamplesData<Raw> data{
+        static_cast<const Raw*>(read(x_in_)), static_cast<const Raw*>(read(grad_)),
+        static_cast<Raw*>(write(out_)),       static_cast<const T*>(read(pixels_)),
+        static_cast<T*>(write(sums_)),        static_cast<T*>(write(pixel_sums_))};
+    with_formula(T(), [&](const auto& formula) {
+      cuda::launch_samples<Raw>(task(), samples_.channels_last, formula, data);
+    });
+  });
+}
+
 template <template <class, int, bool> class Formula>
-void run_dyrelu(const Run& run, const Tensor& coefficients, bool attention, int count) {
-  const Tensor numbers = run.numbers(coefficients);
+void CudaSamplesRun::run_dyrelu(const Tensor& coefficients, int count) const {
+  const Tensor table = numbers(coefficients);
   run([&](auto zero, const auto& use) {
     using T = decltype(zero);
-    const auto table = table_of<T>(numbers);
     if (count != 2)
-      use(Formula<T, 0, true>{{table, count}});
-    else if (attention)
-      use(Formula<T, 2, true>{{table, count}});
+      use(Formula<T, 0, true>{{table_of<T>(table), count}});
+    else if (pixels_.defined())
+      use(Formula<T, 2, true>{{table_of<T>(table), count}});
     else
-      use(Formula<T, 2, false>{{table, count}});
+      use(Formula<T, 2, false>{{table_of<T>(table), count}});
   });
 }
 
 template <template <class, bool> class Formula>
-void run_squeeze(const Run& run, const OptionalTensor& weight, const OptionalTensor& grad_mean) {
-  const Tensor weights = weight ? run.numbers(weight->view({1, 1, weight->size(0)})) : Tensor();
-  const Tensor means = grad_mean ? run.numbers(grad_mean->unsqueeze(1)) : Tensor();
+void CudaSamplesRun::run_squeeze(const OptionalTensor& weight, const OptionalTensor& mean) const {
+  const Tensor weights = weight ? numbers(weight->view({1, 1, -1})) : Tensor();
+  const Tensor means = mean ? numbers(mean->unsqueeze(1)) : Tensor();
   run([&](auto zero, const auto& use) {
     using T = decltype(zero);
-    const SqueezeFormula<T> formula{table_of<T>(weights), table_of<T>(means),
-                                    T(1) / static_cast<T>(run.samples().pixels)};
+    const cuda::SqueezeFormula<T> formula{table_of<T>(weights), table_of<T>(means),
+                                          T(1) / static_cast<T>(samples_.pixels)};
     if (weight)
       use(Formula<T, true>{formula});
     else
@@ -224,90 +184,21 @@ void run_squeeze(const Run& run, const OptionalTensor& weight, const OptionalTen
   });
 }
 
-Tensor dyrelu_cuda(const Tensor& x, const Tensor& coefficients, const OptionalTensor& attention,
-                   int64_t channel_dim) {
-  const int count = check_dyrelu(x, coefficients, attention, channel_dim);
-  const c10::cuda::CUDAGuard guard(x.device());
-  if (x.numel() == 0) return at::empty_like(x);
-  Run run(x, coefficients.size(2), channel_dim, false);
-  run.read_x(x);
-  run.write_new();
-  if (attention) run.read_pixels(*attention);
-  run_dyrelu<DyreluForward>(run, coefficients, attention.has_value(), count);
-  return run.result();
+void CudaSamplesRun::forward(const Tensor& coefficients, int count) {
+  run_dyrelu<cuda::DyreluForward>(coefficients, count);
 }
 
-std::tuple<Tensor, Tensor, Tensor> dyrelu_bwd_cuda(const Tensor& grad, const Tensor& x,
-                                                   const Tensor& coefficients,
-                                                   const OptionalTensor& attention,
-                                                   int64_t channel_dim) {
-  const int count = check_dyrelu(x, coefficients, attention, channel_dim);
-  check_grad(grad, x);
-  const c10::cuda::CUDAGuard guard(x.device());
-  if (x.numel() == 0)
-    return {at::empty_like(x), at::zeros(coefficients.sizes(), coefficients.options()),
-            attention ? at::zeros(attention->sizes(), attention->options())
-                      : at::empty({0}, x.options())};
-  Run run(x, coefficients.size(2), channel_dim, attention.has_value());
-  run.read_x(x);
-  run.read_grad(grad);
-  run.write_new();
-  run.sum(2 * count);
-  if (attention) {
-    run.read_pixels(*attention);
-    run.sum_pixels();
-  }
-  run_dyrelu<DyreluBackward>(run, coefficients, attention.has_value(), count);
-  return {run.result(), run.sums().to(coefficients.scalar_type()),
-          attention ? run.pixel_sums().reshape(attention->sizes()).to(attention->scalar_type())
-                    : at::empty({0}, x.options())};
+void CudaSamplesRun::backward(const Tensor& coefficients, int count) {
+  run_dyrelu<cuda::DyreluBackward>(coefficients, count);
 }
 
-std::tuple<Tensor, Tensor> dyrelu_squeeze_cuda(const Tensor& x, const OptionalTensor& weight,
-                                               int64_t channel_dim) {
-  check_squeeze(x, weight, channel_dim);
-  const c10::cuda::CUDAGuard guard(x.device());
-  const int64_t channels = x.size(channel_dim);
-  const Tensor none = empty_arithmetic(x, {0});
-  if (x.numel() == 0)
-    return {empty_arithmetic(x, {x.size(0), channels}).fill_(NAN),
-            weight ? empty_arithmetic(x, one_channel(x, channel_dim)).zero_() : none};
-  Run run(x, channels, channel_dim, weight.has_value());
-  run.read_x(x);
-  run.sum(1);
-  if (weight) run.sum_pixels();
-  run_squeeze<SqueezeForward>(run, weight, {});
-  return {run.sums().select(1, 0),
-          weight ? run.pixel_sums().reshape(one_channel(x, channel_dim)) : none};
+Tensor CudaSamplesRun::squeeze(const OptionalTensor& weight) {
+  run_squeeze<cuda::SqueezeForward>(weight, {});
+  return sums().select(1, 0);  // divided by the kernel
 }
 
-// Adds the gradient of x to grad_x; returns that of the weight, empty without one.
-Tensor dyrelu_squeeze_bwd_cuda(Tensor& grad_x, const OptionalTensor& x, const Tensor& grad_mean,
-                               const OptionalTensor& grad_logits, const OptionalTensor& weight,
-                               int64_t channel_dim) {
-  check_squeeze_bwd(grad_x, x, grad_mean, grad_logits, weight, channel_dim);
-  const c10::cuda::CUDAGuard guard(grad_x.device());
-  const Tensor none = empty_arithmetic(grad_x, {0});
-  if (grad_x.numel() == 0) return weight ? at::zeros_like(*weight) : none;
-  Run run(grad_x, grad_x.size(channel_dim), channel_dim, false);
-  if (weight) {
-    run.read_x(*x);
-    run.read_pixels(*grad_logits);
-    run.sum(1);
-  }
-  run.add_to(grad_x);
-  run_squeeze<SqueezeBackward>(run, weight, grad_mean);
-  run.write_to(grad_x);
-  return weight ? run.sums().sum(at::IntArrayRef{0, 1}).to(weight->scalar_type()) : none;
+void CudaSamplesRun::squeeze_backward(const OptionalTensor& weight, const Tensor& mean) {
+  run_squeeze<cuda::SqueezeBackward>(weight, mean);
 }
 
-}  // namespace
-}  // namespace cuda
 }  // namespace mmact
-
-TORCH_LIBRARY_IMPL(mmact, CUDA, m) {
-  m.impl("dyrelu", mmact::cuda::dyrelu_cuda);
-  m.impl("dyrelu_bwd", mmact::cuda::dyrelu_bwd_cuda);
-  m.impl("dyrelu_squeeze", mmact::cuda::dyrelu_squeeze_cuda);
-  m.impl("dyrelu_squeeze_bwd_", mmact::cuda::dyrelu_squeeze_bwd_cuda);
-}

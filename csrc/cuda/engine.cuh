@@ -4,18 +4,20 @@
 // The CUDA engine: runs a formula over a tensor in any layout and storage type, and sums what its
 // backward adds per channel and bin.
 //
-// A formula's table is a matrix of `rows` by channels in global memory, made by a kernel of the
-// formula's own. A thread works on one channel; what the engine runs on its elements is
-// formula.load(column), `column` being its channel's column of the table.
+// A formula's table is a matrix of `rows` by channels in global memory. A thread works on one
+// channel; what the engine runs on its elements is formula.load(column), `column` being its
+// channel's column of the table.
 //
 // There are no floating-point atomics: every sum is taken in an order that sizes alone decide.
 #pragma once
 
 #include <ATen/OpMathType.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAStream.h>
 
-#include "plan.h"
+#include <type_traits>
+
+#include "host.h"
+#include "launch.cuh"
+#include "scalar.h"
 
 namespace mmact {
 namespace cuda {
@@ -39,7 +41,8 @@ struct Column {
     else
       return __ldg(entries + row * stride);
   }
-  __device__ Column from_row(int row) const {
+  // What is looked up by index.
+  __device__ Column table(int row, int) const {
     return {entries + row * (A::kSharedTable ? A::kWidth : stride), stride};
   }
 };
@@ -160,7 +163,8 @@ __global__ void __launch_bounds__(kMaxThreads)
   using T = at::opmath_type<Raw>;
   using B = Batch<Raw, A>;
   const Place<A> place(task);
-  const auto f = formula.load(open_table<A>(task, place, table, block_memory<T>()));
+  const auto f = formula.template load<Scalar<T>>(
+      open_table<A>(task, place, table, block_memory<T>()));
   Walk<Raw, A> walk(task, place);
   while (walk.more()) {
     const B batch(walk);
@@ -172,7 +176,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 #pragma unroll
       for (int v = 0; v < B::kVector; ++v)
         packs[j].values[v] = static_cast<Raw>(
-            Formula::value(f, static_cast<T>(packs[j].values[v]), batch.index(task, place, j, v)));
+            f.forward(static_cast<T>(packs[j].values[v]), batch.index(task, place, j, v)));
       batch.store(packs[j], j, y);
     }
   }
@@ -217,8 +221,8 @@ __global__ void __launch_bounds__(kMaxThreads)
   T* const columns = block_memory<T>();
   T* const sums = columns + (A::kSharedTable ? task.rows * A::kWidth : 0);
   T* const own = sums + threadIdx.x;
-  const auto f = formula.load(open_table<A>(task, place, table, columns));
-  constexpr int kTerms = decltype(f)::kTerms;
+  const auto f = formula.template load<Scalar<T>>(open_table<A>(task, place, table, columns));
+  constexpr int kTerms = std::decay_t<decltype(f)>::kTerms;
 
   // One pass, unless there are so many bins that their sums do not fit into shared memory.
   for (int first = 0; first < bins; first += bins_per_pass) {
@@ -263,16 +267,15 @@ __global__ void __launch_bounds__(kMaxThreads)
     backward_sums_kernel(const __grid_constant__ Task task, const Formula formula,
                          const at::opmath_type<Raw>* __restrict__ table, const Raw* __restrict__ x,
                          const Raw* __restrict__ grad, Raw* __restrict__ grad_x,
-                         double* __restrict__ partial) {
+                         double* __restrict__ partial, int count) {
   using T = at::opmath_type<Raw>;
   using B = Batch<Raw, A>;
   const int threads = blockDim.x;
   const Place<A> place(task);
   T* const columns = block_memory<T>();
   T* const shared_sums = columns + (A::kSharedTable ? task.rows * A::kWidth : 0);
-  const auto f = formula.load(open_table<A>(task, place, table, columns));
-  const int count = f.sums();
-  T sums[decltype(f)::kSums];
+  const auto f = formula.template load<Scalar<T>>(open_table<A>(task, place, table, columns));
+  T sums[std::decay_t<decltype(f)>::kSums];
 #pragma unroll
   for (int e = 0; e < count; ++e) sums[e] = 0;
 
@@ -300,24 +303,6 @@ __global__ void __launch_bounds__(kMaxThreads)
               partial + place.chunk * count * task.channels + place.first_channel);
 }
 
-// Adds up the chunks of one channel, in place: the totals replace the first chunk's sums. All
-// threads of the block must call it, and no other block may use this channel's sums. Ends with a
-// barrier, after which every thread of the block sees the totals.
-__device__ inline void add_chunks(double* partial, int64_t num_chunks, int64_t entries,
-                                  int64_t channels, int64_t channel) {
-  const int lane = threadIdx.x % kWarp;
-  for (int64_t e = threadIdx.x / kWarp; e < entries; e += blockDim.x / kWarp) {
-    double* const from = partial + e * channels + channel;
-    double sum = 0;
-    for (int64_t chunk = lane; chunk < num_chunks; chunk += kWarp)
-      sum += from[chunk * entries * channels];
-    for (int other = kWarp / 2; other > 0; other /= 2)
-      sum += __shfl_down_sync(0xffffffffu, sum, other);
-    if (lane == 0) *from = sum;
-  }
-  __syncthreads();
-}
-
 // Launching --------------------------------------------------------------------------------------
 
 // Calls launch(Access) with the kernels' way to get at their data under the plan.
@@ -335,17 +320,40 @@ void with_access(const Plan& plan, Launch launch) {
     launch(Access<false, false, false>{});
 }
 
-// Launches a kernel on the current stream of the current device.
-template <class... Parameters, class... Arguments>
-void launch_kernel(void (*kernel)(Parameters...), unsigned blocks, int threads,
-                   int64_t shared_bytes, const Arguments&... arguments) {
-  const auto stream = c10::cuda::getCurrentCUDAStream().stream();
-  kernel<<<blocks, threads, static_cast<size_t>(shared_bytes), stream>>>(arguments...);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+template <class Raw, class Settings>
+void launch_forward(const Plan& plan, const Settings& settings, const void* table, const void* x,
+                    void* y) {
+  using T = at::opmath_type<Raw>;
+  settings.with_formula([&](const auto& formula) {
+    using Formula = std::decay_t<decltype(formula)>;
+    with_access(plan, [&](auto access) {
+      launch_kernel(forward_kernel<Raw, decltype(access), Formula>, plan.blocks(), plan.threads,
+                    plan.shared_bytes, plan.task, formula, static_cast<const T*>(table),
+                    static_cast<const Raw*>(x), static_cast<Raw*>(y));
+    });
+  });
 }
 
-inline bool is_aligned(const at::Tensor& t) {
-  return reinterpret_cast<uintptr_t>(t.const_data_ptr()) % kGroupBytes == 0;
+template <class Raw, class Settings>
+void launch_backward(const Plan& plan, const Settings& settings, const void* table, const void* x,
+                     const void* grad, void* gx, double* partial) {
+  using T = at::opmath_type<Raw>;
+  settings.with_formula([&](const auto& formula) {
+    using Formula = std::decay_t<decltype(formula)>;
+    with_access(plan, [&](auto access) {
+      using A = decltype(access);
+      const auto launch = [&](auto kernel, const auto&... counts) {
+        launch_kernel(kernel, plan.blocks(), plan.threads, plan.shared_bytes, plan.task, formula,
+                      static_cast<const T*>(table), static_cast<const Raw*>(x),
+                      static_cast<const Raw*>(grad), static_cast<Raw*>(gx), partial, counts...);
+      };
+      if constexpr (Settings::kTerms > 0)
+        launch(backward_kernel<Raw, A, Formula>, settings.entries() / Settings::kTerms,
+               plan.bins_per_pass);
+      else
+        launch(backward_sums_kernel<Raw, A, Formula>, settings.entries());
+    });
+  });
 }
 
 }  // namespace cuda

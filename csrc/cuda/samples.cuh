@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The CUDA engine for kernels whose coefficients belong to a sample, and which may read and sum
-// numbers of a pixel, that is of all its channels (see Samples in ../dyrelu_samples.h).
+// numbers of a pixel, that is of all its channels (see Samples in ../ops/samples.h).
 //
 // A warp works alone, on a run of pixels of one sample in a block of channels. Where a channel's
 // pixels are neighbours in memory, a thread keeps its pixels and goes from channel to channel, and
@@ -11,14 +11,13 @@
 // taken in an order that sizes alone decide.
 #pragma once
 
-#include <ATen/ATen.h>
-#include <ATen/Dispatch.h>
-#include <c10/cuda/CUDAGuard.h>
+#include <ATen/OpMathType.h>
 
 #include <algorithm>
 
-#include "../dyrelu_samples.h"
-#include "engine.cuh"
+#include "../ops/samples.h"
+#include "launch.cuh"
+#include "plan.h"
 
 namespace mmact {
 namespace cuda {
@@ -213,7 +212,7 @@ __global__ void __launch_bounds__(kSampleThreads)
     };
 #pragma unroll
     for (int j = 0; j < kBatchRows; ++j) {
-      if (row + j >= item.end) continue;
+      if (row + j >= item.end || !present) continue;
       if (Formula::kX) xs[j] = data.x[place(j)];
       if (Formula::kGrad) grads[j] = data.grad[place(j)];
     }

@@ -13,8 +13,30 @@ namespace mmact {
 namespace cuda {
 
 template <class T>
+struct Math;
+
+template <>
+struct Math<float> {
+  __device__ static float expm1_ratio(float v) { return v == 0 ? 1 : ::expm1f(v) / v; }
+  __device__ static float log1p_ratio(float v) { return v == 0 ? 1 : ::log1pf(v) / v; }
+  __device__ static float normal_pdf(float v) { return 0.398942280f * ::expf(-0.5f * v * v); }
+  __device__ static float normal_cdf(float v) { return ::normcdff(v); }
+};
+
+template <>
+struct Math<double> {
+  __device__ static double expm1_ratio(double v) { return v == 0 ? 1 : ::expm1(v) / v; }
+  __device__ static double log1p_ratio(double v) { return v == 0 ? 1 : ::log1p(v) / v; }
+  __device__ static double normal_pdf(double v) {
+    return 0.3989422804014326779 * ::exp(-0.5 * v * v);
+  }
+  __device__ static double normal_cdf(double v) { return ::normcdf(v); }
+};
+
+template <class T>
 struct ScalarBase {
   using Value = T;
+  using Math = cuda::Math<T>;
   using V = T;
   using I = int;
   using U = uint32_t;

@@ -13,23 +13,17 @@
 
 #include <limits>
 
-#include "macros.h"
+#include "formula.h"
 
 namespace mmact {
 
 enum class CpabFactor { kOne, kGelu, kGeluBelowZero, kLeaky };
 
-struct CpabSettings {
+struct CpabForm {
   CpabFactor factor;
   double negative_slope;  // of kLeaky
   int breakpoints;
-  // Of the search: the table's breakpoints fill entries 1 .. 2 * first_step - 1.
-  int first_step;
-  static constexpr int kLeastFirstStep = 16;
-
-  MMACT_HD int segments() const { return breakpoints + 1; }
-  MMACT_HD int filled() const { return 2 * first_step; }
-  MMACT_HD int rows() const { return filled() + 5 * segments(); }
+  int first_step;  // of the search: entries 1 .. 2 * first_step - 1 are searched
 };
 
 // Derivatives of log1p(a) / a and expm1(b) / b, given the value. Near 0 they are series, where the
@@ -65,17 +59,17 @@ struct CpabDerivatives {
   }
 };
 
-// The function of one channel (or of one channel per lane, if Table looks up lane by lane). M has
-// the transcendental functions of the number system S. kFirstStep is that of the settings, or 0 if
-// it is known only at run time.
-template <class S, class M, class Table, int kFirstStep = 0>
+// The function of one channel (or of one channel per lane, if Table looks up lane by lane).
+// kFirstStep is that of the settings, or 0 if it is known only at run time.
+template <class S, class Table, int kFirstStep>
 struct Cpab {
   using V = typename S::V;
+  using M = typename S::Math;
   using I = typename S::I;
 
   static constexpr int kTerms = 4;  // sums per segment: gradients of d, m, alpha and beta
 
-  CpabSettings settings;
+  CpabForm settings;
   Table breakpoints, p, d, m, alpha, beta;
 
   // The number of breakpoints up to x, by bisection: `breakpoints` has them from entry 1 on. NaN,
@@ -129,7 +123,8 @@ struct Cpab {
     return S::select(outside > S::set(0), slope, S::set(1));
   }
 
-  MMACT_HD V forward(V x) const {
+  template <class Index>
+  MMACT_HD V forward(V x, const Index&) const {
     const Point point = at(x, segment(x));
     switch (settings.factor) {
       case CpabFactor::kOne:
@@ -170,6 +165,74 @@ struct Cpab {
     terms[3] = scaled * g * g * dh;
     // expm1(B) = B h: T' = (1 + m) exp(B) / (1 + A).
     return S::fma(gt, S::divide(point.gain * S::fma(b, h, S::set(1)), S::set(1) + point.a), gx);
+  }
+};
+
+template <int kFirstStep>
+struct CpabFormula {
+  CpabForm form;
+  int first, segments;  // of each column of constants: the row, and how many
+
+  template <class S, class Column>
+  MMACT_HD auto load(const Column& column) const {
+    const auto constants = [&](int number)
+                               MMACT_LAMBDA { return column.table(first + number * segments, segments); };
+    using Table = decltype(column.table(0, 0));
+    return Cpab<S, Table, kFirstStep>{form,         column.table(0, first), constants(0), constants(1),
+                                      constants(2), constants(3),           constants(4)};
+  }
+};
+
+struct CpabSettings {
+  static constexpr int kParameters = 2;  // breakpoints (G, E), and the table (G, E + 1, 5)
+  static constexpr int kTerms = 4;
+  static constexpr bool kLooksUp = true, kSlowSteps = true;
+  static constexpr int kColumns = 5, kLeastFirstStep = 16;
+
+  CpabForm form;
+  double largest;  // constant; beyond, the arithmetic could not hold sums of several
+
+  MMACT_HD int segments() const { return form.breakpoints + 1; }
+  // The table of a group: breakpoints in entries 1 to E of the first rows, then columns of constants.
+  MMACT_HD int filled() const { return 2 * form.first_step; }
+  MMACT_HD int rows() const { return filled() + kColumns * segments(); }
+  MMACT_HD int backward_rows() const { return rows(); }
+  MMACT_HD int entries() const { return kTerms * segments(); }
+  MMACT_HD int lookups() const { return filled(); }
+
+  template <class Use>
+  void with_formula(const Use& use) const {
+    if (form.first_step == kLeastFirstStep)
+      use(CpabFormula<kLeastFirstStep>{form, filled(), segments()});
+    else
+      use(CpabFormula<0>{form, filled(), segments()});
+  }
+
+  struct Group {
+    const CpabSettings* settings;
+    const Values* p;
+    int64_t g;
+
+    MMACT_HD double number(int row) const {
+      const int count = settings->form.breakpoints, segments = settings->segments();
+      if (row < settings->filled())
+        return 1 <= row && row <= count ? p[0].at(g * count + row - 1)
+                                        : std::numeric_limits<double>::quiet_NaN();
+      row -= settings->filled();
+      const double value = p[1].at((g * segments + row % segments) * kColumns + row / segments);
+      const double largest = settings->largest;
+      return value > largest ? largest : value < -largest ? -largest : value;
+    }
+  };
+  MMACT_HD Group group(const Values* p, int64_t g) const { return {this, p, g}; }
+
+  template <class Sums>
+  MMACT_HD void gradients(const Values*, int64_t g, const Sums& sums, const Slots* out) const {
+    for (int s = 0; s < segments(); ++s) {
+      const int64_t row = (g * segments() + s) * kColumns;
+      out[1].put(row, 0);
+      for (int t = 0; t < kTerms; ++t) out[1].put(row + 1 + t, sums(kTerms * s + t));
+    }
   }
 };
 

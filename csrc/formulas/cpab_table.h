@@ -443,4 +443,32 @@ MMACT_HD inline void cpab_theta_gradient(const Team& team, const double* g_table
   });
 }
 
+// The work for one group of channels, by a team with scratch memory.
+
+struct CpabMakeTables {
+  CpabDomain domain;
+  const double* theta;          // (G, N - 1)
+  double *breakpoints, *table;  // (G, 2 N), (G, 2 N + 1, 5)
+
+  template <class Team>
+  MMACT_HD void operator()(const Team& team, int64_t group, double* scratch) const {
+    const int64_t count = 2 * domain.cells;
+    cpab_make_table(team, theta + group * (domain.cells - 1), domain, scratch,
+                    breakpoints + group * count, table + group * (count + 1) * kCpabColumns);
+  }
+};
+
+struct CpabThetaGradients {
+  CpabDomain domain;
+  const double *g_table, *theta;  // (G, 2 N + 1, 5), (G, N - 1)
+  double* g_theta;                // (G, N - 1)
+
+  template <class Team>
+  MMACT_HD void operator()(const Team& team, int64_t group, double* scratch) const {
+    const int64_t inner = domain.cells - 1, size = (2 * domain.cells + 1) * kCpabColumns;
+    cpab_theta_gradient(team, g_table + group * size, theta + group * inner, domain, scratch,
+                        g_theta + group * inner);
+  }
+};
+
 }  // namespace mmact

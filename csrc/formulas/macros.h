@@ -26,21 +26,3 @@
 #else
 #define MMACT_UNROLL _Pragma("GCC unroll 16")
 #endif
-
-namespace mmact {
-
-// A copy of the first kCount numbers of a channel, for kernels that can hold them in registers.
-template <class V, int kCount>
-struct LocalRows {
-  V rows[kCount];
-
-  template <class Rows>
-  MMACT_HD static LocalRows load(const Rows& from) {
-    LocalRows local;
-    for (int row = 0; row < kCount; ++row) local.rows[row] = from.at(row);
-    return local;
-  }
-  MMACT_HD const V& at(int row) const { return rows[row]; }
-};
-
-}  // namespace mmact

@@ -4,7 +4,7 @@
 // The largest of K linear functions: Dynamic ReLU (Chen et al., ECCV 2020, Eq. 1).
 #pragma once
 
-#include "macros.h"
+#include "formula.h"
 
 namespace mmact {
 

@@ -4,17 +4,18 @@
 // The Padé Activation Unit of Molina et al., ICLR 2020: Eq. 2 and 3, section 2.2.
 //
 // F = P(x) / Q(x), with P = a_0 + ... + a_m x^m, A = b_0 + ... + b_n u^n and Q = constant + |A|.
-// The other denominators in use are this one with other settings; see PauSettings.
+// The other denominators in use are this one with other settings; see PauForm.
 #pragma once
 
-#include "macros.h"
+#include "formula.h"
 
 namespace mmact {
 
 constexpr int kPauMaxOrder = 32;  // entries of the numerator, and of b_1 to b_n
 constexpr int kPauMaxRows = 2 * kPauMaxOrder + 1;
 
-struct PauSettings {
+// What formulas with any orders need to know.
+struct PauForm {
   int m, n;
   double constant;  // 0.1 in version C, else 1
   bool abs_x;       // version A: u = |x|, and the b are magnitudes; else u = x
@@ -30,7 +31,7 @@ struct PauSettings {
 // where everything else is a limit.
 template <class S>
 struct PauFar {
-  PauSettings settings;
+  PauForm settings;
   double coefficient[kPauMaxRows];  // a_j at j, b_k at m + 1 + k
   double x, z, scale, sign, p, slope;
   int top, bottom;
@@ -98,7 +99,7 @@ struct Pau {
   static constexpr int kSums =
       kM >= 0 ? kM + kN + 2 : kPauMaxRows;  // as many as rows, of which m + n + 2 are used
 
-  PauSettings settings;
+  PauForm settings;
   Rows rows;
 
   MMACT_HD int m() const { return kM >= 0 ? kM : settings.m; }
@@ -222,6 +223,84 @@ struct Pau {
     far.x = S::get(x, lane);
     far.prepare();
     return far;
+  }
+};
+
+// Without noise, the coefficients of the usual orders (5, 4) stay in registers.
+template <bool kUsual, bool kNoise>
+struct PauFormula {
+  PauForm form;
+  const int64_t* seed;  // of the noise, on the device
+
+  template <class S, class Column>
+  MMACT_HD auto load(const Column& column) const {
+    PauForm mine = form;
+    if constexpr (kNoise) {
+      const auto bits = static_cast<uint64_t>(*seed);
+      mine.seed_low = static_cast<uint32_t>(bits);
+      mine.seed_high = static_cast<uint32_t>(bits >> 32);
+    }
+    if constexpr (kUsual) {
+      using Local = LocalRows<typename S::V, 5 + 4 + 2>;
+      return Pau<S, 5, 4, kNoise, Local>{mine, Local::load(column)};
+    } else {
+      return Pau<S, -1, -1, kNoise, Column>{mine, column};
+    }
+  }
+};
+
+struct PauSettings {
+  static constexpr int kParameters = 2;  // the numerator's coefficients, and the denominator's
+  static constexpr int kTerms = 0;
+  static constexpr bool kLooksUp = false, kSlowSteps = false;
+
+  PauForm form;
+  const int64_t* seed;
+  bool has_b0;  // version C: the denominator begins with b_0, else b_0 = 0
+
+  MMACT_HD int rows() const { return form.m + form.n + 2; }
+  MMACT_HD int backward_rows() const { return rows(); }
+  MMACT_HD int entries() const { return rows(); }
+  MMACT_HD int lookups() const { return 0; }
+
+  template <class Use>
+  void with_formula(const Use& use) const {
+    if (form.noise != 0)
+      use(PauFormula<false, true>{form, seed});
+    else if (form.m == 5 && form.n == 4)
+      use(PauFormula<true, false>{form, nullptr});
+    else
+      use(PauFormula<false, false>{form, nullptr});
+  }
+
+  struct Group {
+    const Values *a, *b;
+    int64_t first_a, first_b;  // where a_0 is, and where b_0 is or would be
+    int first_row;             // of the denominator
+    bool has_b0, magnitudes;
+
+    MMACT_HD double number(int row) const {
+      if (row < first_row) return a->at(first_a + row);
+      if (row == first_row && !has_b0) return 0;
+      const double value = b->at(first_b + row - first_row);
+      return magnitudes && value < 0 ? -value : value;
+    }
+  };
+  MMACT_HD Group group(const Values* p, int64_t g) const {
+    const int64_t size = has_b0 ? form.n + 1 : form.n;
+    return {p,           p + 1,  g * (form.m + 1), g * size - (has_b0 ? 0 : 1),
+            form.m + 1, has_b0, form.abs_x};
+  }
+
+  template <class Sums>
+  MMACT_HD void gradients(const Values* p, int64_t g, const Sums& sums, const Slots* out) const {
+    const Group f = group(p, g);
+    for (int j = 0; j <= form.m; ++j) out[0].put(f.first_a + j, sums(j));
+    for (int k = has_b0 ? 0 : 1; k <= form.n; ++k) {
+      const double sum = sums(form.m + 1 + k);  // for the magnitude in version A; sign(0) = +1
+      const bool negative = form.abs_x && p[1].at(f.first_b + k) < 0;
+      out[1].put(f.first_b + k, negative ? -sum : sum);
+    }
   }
 };
 

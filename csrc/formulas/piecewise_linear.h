@@ -4,7 +4,7 @@
 // A piecewise-linear function with any breakpoints: AReLU, APL, Mixture and the leaky functions.
 #pragma once
 
-#include "macros.h"
+#include "formula.h"
 
 namespace mmact {
 
@@ -22,7 +22,8 @@ struct PiecewiseLinear {
 
   MMACT_HD int count() const { return kCount > 0 ? kCount : count_; }
 
-  MMACT_HD V forward(V x) const {
+  template <class Index>
+  MMACT_HD V forward(V x, const Index&) const {
     const int n = count();
     V slope = rows.at(n), offset = rows.at(2 * n + 1);
     for (int s = 0; s < n; ++s) {
@@ -46,6 +47,66 @@ struct PiecewiseLinear {
     terms[0] = gy;
     terms[1] = gy * x;
     return gy * slope;
+  }
+};
+
+// With one breakpoint, as AReLU and the leaky functions have, the numbers stay in registers.
+template <int kCount>
+struct PiecewiseLinearFormula {
+  int count;
+
+  template <class S, class Column>
+  MMACT_HD auto load(const Column& column) const {
+    if constexpr (kCount > 0) {
+      using Local = LocalRows<typename S::V, 3 * kCount + 2>;
+      return PiecewiseLinear<S, kCount, Local>{Local::load(column), kCount};
+    } else {
+      return PiecewiseLinear<S, 0, Column>{column, count};
+    }
+  }
+};
+
+struct PiecewiseLinearSettings {
+  static constexpr int kParameters = 3;  // breakpoints (G, S), slopes and offsets (G, S + 1)
+  static constexpr int kTerms = 2;
+  static constexpr bool kLooksUp = false, kSlowSteps = false;
+
+  int count;  // S
+
+  MMACT_HD int rows() const { return 3 * count + 2; }
+  MMACT_HD int backward_rows() const { return 2 * count + 1; }
+  MMACT_HD int entries() const { return kTerms * (count + 1); }
+  MMACT_HD int lookups() const { return 0; }
+
+  template <class Use>
+  void with_formula(const Use& use) const {
+    if (count == 1)
+      use(PiecewiseLinearFormula<1>{count});
+    else
+      use(PiecewiseLinearFormula<0>{count});
+  }
+
+  struct Group {
+    const Values* p;
+    int64_t g;
+    int count;
+
+    MMACT_HD double number(int row) const {
+      if (row < count) return p[0].at(g * count + row);
+      const int segments = count + 1;
+      row -= count;
+      return row < segments ? p[1].at(g * segments + row) : p[2].at(g * segments + row - segments);
+    }
+  };
+  MMACT_HD Group group(const Values* p, int64_t g) const { return {p, g, count}; }
+
+  // The gradients of slopes and offsets are the sums of gy * x and of gy over each segment.
+  template <class Sums>
+  MMACT_HD void gradients(const Values*, int64_t g, const Sums& sums, const Slots* out) const {
+    for (int s = 0; s <= count; ++s) {
+      out[1].put(g * (count + 1) + s, sums(2 * s + 1));
+      out[2].put(g * (count + 1) + s, sums(2 * s));
+    }
   }
 };
 

@@ -30,7 +30,7 @@ from ._library import (
     LIBRARY,
     check_dtype,
     check_groups,
-    define,
+    define_elementwise,
     dense,
     has_kernel,
     once_differentiable,
@@ -347,7 +347,7 @@ def _quick_ratio(z: Tensor, function: Callable) -> Tensor:
     return (function(z) / z.masked_fill(still, 1)).masked_fill(still, 1)
 
 
-def _eager(x, breakpoints, table, channel_dim, factor, negative_slope):
+def _quick(x, breakpoints, table, channel_dim, factor, negative_slope):
     ratios = (functools.partial(_quick_ratio, function=f) for f in (torch.log1p, torch.expm1))
     return _apply(x, breakpoints, table, channel_dim, factor, negative_slope, *ratios)
 
@@ -366,7 +366,7 @@ def _apply(
     return _from_rows(y, x, channel_dim)
 
 
-def _eager_bwd(grad, x, breakpoints, table, channel_dim, factor, negative_slope):
+def _backward(grad, x, breakpoints, table, channel_dim, factor, negative_slope):
     dtype, groups = opmath_dtype(x.dtype), table.size(0)
     value, gy = (_rows(t.to(dtype), groups, channel_dim) for t in (x, grad))
     index, inside, z, shift, gain, alpha, beta = _look_up(value, breakpoints, table)
@@ -400,41 +400,16 @@ def _eager_bwd(grad, x, breakpoints, table, channel_dim, factor, negative_slope)
     return _from_rows(gx, x, channel_dim), g_table.to(table.dtype)
 
 
-def _fake(x, breakpoints, table, channel_dim, factor, negative_slope):
-    return torch.empty_like(x)
-
-
-def _fake_bwd(grad, x, breakpoints, table, channel_dim, factor, negative_slope):
-    return torch.empty_like(x), table.new_empty(table.shape)
-
-
 _PLAIN = 'segment_table and apply_table of the module mmact.ops.cpab'
-_SETTINGS = 'Tensor breakpoints, Tensor table, int channel_dim, str factor, float negative_slope'
-define(f'cpab(Tensor x, {_SETTINGS}) -> Tensor', _eager, _fake)
-define(f'cpab_bwd(Tensor grad, Tensor x, {_SETTINGS}) -> (Tensor, Tensor)', _eager_bwd, _fake_bwd)
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.channel_dim, ctx.factor, ctx.negative_slope = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx, grad):
-    settings = (ctx.channel_dim, ctx.factor, ctx.negative_slope)
-    if torch.is_grad_enabled():  # create_graph
-        x, breakpoints, table = ctx.saved_tensors
-
-        def function(x, table):
-            return apply_table(x, breakpoints, table, *settings)
-
-        gx, g_table = gradients(function, (x, table), grad)
-        return gx, None, g_table, None, None, None
-    gx, g_table = torch.ops.mmact.cpab_bwd(grad, *ctx.saved_tensors, *settings)
-    return gx, None, g_table, None, None, None
-
-
-register_autograd('mmact::cpab', _backward, setup_context=_setup_context, lib=LIBRARY)
-once_differentiable('cpab', _PLAIN)
+define_elementwise(
+    'cpab',
+    'Tensor breakpoints, Tensor table, int channel_dim, str factor, float negative_slope',
+    (2,),
+    apply_table,
+    _backward,
+    quick=_quick,
+    differentiable=_PLAIN,
+)
 
 
 # The table's kernels. They have no eager form: segment_table is made of differentiable operations.

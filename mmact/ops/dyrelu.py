@@ -7,75 +7,24 @@ Paper: Chen, Dai, Liu, Chen, Yuan, Liu, Dynamic ReLU, ECCV 2020, Eq. 1 and 5.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
 from . import reference
-from ._compat import register_autograd
-from ._library import LIBRARY, check_dtype, define, dense, once_differentiable
-from ._transforms import gradients, use_reference
+from ._library import check_dtype, define_elementwise
+from ._transforms import use_reference
 
 #: Largest K that the kernels take; above it the eager form runs.
 MAX_FUNCTIONS = 16
 
 
-def _eager(x, coefficients, attention, channel_dim):
-    return dense(x, reference.dyrelu(x, coefficients, attention, channel_dim))
-
-
-def _eager_bwd(grad, x, coefficients, attention, channel_dim):
-    gx, g_coefficients, g_attention = reference.dyrelu_bwd(
-        grad, x, coefficients, attention, channel_dim
-    )
-    return dense(x, gx), g_coefficients, x.new_empty(0) if attention is None else g_attention
-
-
-def _fake(x, coefficients, attention, channel_dim):
-    return torch.empty_like(x)
-
-
-def _fake_bwd(grad, x, coefficients, attention, channel_dim):
-    return (
-        torch.empty_like(x),
-        coefficients.new_empty(coefficients.shape),
-        x.new_empty(0) if attention is None else attention.new_empty(attention.shape),
-    )
-
-
-define(
-    'dyrelu(Tensor x, Tensor coefficients, Tensor? attention, int channel_dim) -> Tensor',
-    _eager,
-    _fake,
+define_elementwise(
+    'dyrelu',
+    'Tensor coefficients, Tensor? attention, int channel_dim',
+    (1, 2),
+    reference.dyrelu,
+    reference.dyrelu_bwd,
 )
-# Without attention, the last result is empty.
-define(
-    'dyrelu_bwd(Tensor grad, Tensor x, Tensor coefficients, Tensor? attention, int channel_dim) '
-    '-> (Tensor, Tensor, Tensor)',
-    _eager_bwd,
-    _fake_bwd,
-)
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.channel_dim = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx, grad):
-    if torch.is_grad_enabled():  # create_graph
-        function = functools.partial(reference.dyrelu, channel_dim=ctx.channel_dim)
-        return (*gradients(function, ctx.saved_tensors, grad), None)
-    x, coefficients, attention = ctx.saved_tensors
-    gx, g_coefficients, g_attention = torch.ops.mmact.dyrelu_bwd(
-        grad, x, coefficients, attention, ctx.channel_dim
-    )
-    return gx, g_coefficients, None if attention is None else g_attention, None
-
-
-register_autograd('mmact::dyrelu', _backward, setup_context=_setup_context, lib=LIBRARY)
-once_differentiable('dyrelu')
 
 
 def dyrelu(

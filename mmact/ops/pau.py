@@ -12,68 +12,28 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._compat import register_autograd
-from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
-from ._transforms import gradients, use_reference
+from ._library import check_dtype, check_groups, define_elementwise
+from ._transforms import use_reference
 
 #: Highest order of numerator and denominator.
 MAX_ORDER = 32
 
-_PARAMETERS = 'Tensor numerator, Tensor denominator, Tensor? seed, float noise, str version'
+
+def _forward(x, numerator, denominator, seed, noise, version, channel_dim):
+    return reference.pau(x, numerator, denominator, channel_dim, version, noise, seed)
 
 
-def _eager(x, numerator, denominator, seed, noise, version, channel_dim):
-    y = reference.pau(x, numerator, denominator, channel_dim, version, noise, seed)
-    return dense(x, y)
+def _backward(grad, x, numerator, denominator, seed, noise, version, channel_dim):
+    return reference.pau_bwd(grad, x, numerator, denominator, channel_dim, version, noise, seed)
 
 
-def _eager_bwd(grad, x, numerator, denominator, seed, noise, version, channel_dim):
-    gx, *rest = reference.pau_bwd(
-        grad, x, numerator, denominator, channel_dim, version, noise, seed
-    )
-    return (dense(x, gx), *rest)
-
-
-def _fake(x, numerator, denominator, seed, noise, version, channel_dim):
-    return torch.empty_like(x)
-
-
-def _fake_bwd(grad, x, numerator, denominator, seed, noise, version, channel_dim):
-    return (
-        torch.empty_like(x),
-        numerator.new_empty(numerator.shape),
-        denominator.new_empty(denominator.shape),
-    )
-
-
-define(f'pau(Tensor x, {_PARAMETERS}, int channel_dim) -> Tensor', _eager, _fake)
-define(
-    f'pau_bwd(Tensor grad, Tensor x, {_PARAMETERS}, int channel_dim) -> (Tensor, Tensor, Tensor)',
-    _eager_bwd,
-    _fake_bwd,
+define_elementwise(
+    'pau',
+    'Tensor numerator, Tensor denominator, Tensor? seed, float noise, str version, int channel_dim',
+    (1, 2),
+    _forward,
+    _backward,
 )
-
-
-def _setup_context(ctx, inputs, output):
-    x, numerator, denominator, seed, *ctx.settings = inputs
-    ctx.save_for_backward(x, numerator, denominator, seed)
-
-
-def _backward(ctx, grad):
-    if torch.is_grad_enabled():  # create_graph
-        noise, version, channel_dim = ctx.settings
-        *saved, seed = ctx.saved_tensors
-
-        def function(x, numerator, denominator):
-            return reference.pau(x, numerator, denominator, channel_dim, version, noise, seed)
-
-        return (*gradients(function, saved, grad), None, None, None, None)
-    grads = torch.ops.mmact.pau_bwd(grad, *ctx.saved_tensors, *ctx.settings)
-    return (*grads, None, None, None, None)
-
-
-register_autograd('mmact::pau', _backward, setup_context=_setup_context, lib=LIBRARY)
-once_differentiable('pau')
 
 
 def pau(

@@ -8,65 +8,28 @@ their own parameters, and autograd carries the gradients back to those.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
 from . import reference
-from ._compat import register_autograd
-from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
-from ._transforms import gradients, use_reference
+from ._library import check_dtype, check_groups, define_elementwise
+from ._transforms import use_reference
 
 
-def _eager(x, breakpoints, slopes, offsets, channel_dim):
-    return dense(x, reference.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim))
+def _backward(grad, x, breakpoints, slopes, offsets, channel_dim):
+    gx, g_slopes, g_offsets = reference.piecewise_linear_bwd(
+        grad, x, breakpoints, slopes, channel_dim
+    )
+    return gx, g_slopes, g_offsets.to(offsets.dtype)
 
 
-def _eager_bwd(grad, x, breakpoints, slopes, channel_dim):
-    gx, *rest = reference.piecewise_linear_bwd(grad, x, breakpoints, slopes, channel_dim)
-    return (dense(x, gx), *rest)
-
-
-def _fake(x, breakpoints, slopes, offsets, channel_dim):
-    return torch.empty_like(x)
-
-
-def _fake_bwd(grad, x, breakpoints, slopes, channel_dim):
-    return torch.empty_like(x), slopes.new_empty(slopes.shape), slopes.new_empty(slopes.shape)
-
-
-define(
-    'piecewise_linear(Tensor x, Tensor breakpoints, Tensor slopes, Tensor offsets, '
-    'int channel_dim) -> Tensor',
-    _eager,
-    _fake,
+define_elementwise(
+    'piecewise_linear',
+    'Tensor breakpoints, Tensor slopes, Tensor offsets, int channel_dim',
+    (2, 3),
+    reference.piecewise_linear,
+    _backward,
 )
-define(
-    'piecewise_linear_bwd(Tensor grad, Tensor x, Tensor breakpoints, Tensor slopes, '
-    'int channel_dim) -> (Tensor, Tensor, Tensor)',
-    _eager_bwd,
-    _fake_bwd,
-)
-
-
-def _setup_context(ctx, inputs, output):
-    x, breakpoints, slopes, offsets, ctx.channel_dim = inputs
-    # Backward needs nothing of the offsets but their dtype, unless it is differentiated again.
-    ctx.save_for_backward(x, breakpoints, slopes, offsets)
-
-
-def _backward(ctx, grad):
-    *saved, offsets = ctx.saved_tensors
-    if torch.is_grad_enabled():  # create_graph
-        function = functools.partial(reference.piecewise_linear, channel_dim=ctx.channel_dim)
-        return (*gradients(function, ctx.saved_tensors, grad), None)
-    gx, g_slopes, g_offsets = torch.ops.mmact.piecewise_linear_bwd(grad, *saved, ctx.channel_dim)
-    return gx, None, g_slopes, g_offsets.to(offsets.dtype), None
-
-
-register_autograd('mmact::piecewise_linear', _backward, setup_context=_setup_context, lib=LIBRARY)
-once_differentiable('piecewise_linear')
 
 
 def piecewise_linear(

@@ -8,65 +8,32 @@ and 4.3.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
 from . import reference
-from ._compat import register_autograd
-from ._library import LIBRARY, check_dtype, check_groups, define, dense, once_differentiable
-from ._transforms import gradients, use_reference
+from ._library import check_dtype, check_groups, define_elementwise
+from ._transforms import use_reference
 
-_PARAMETERS = (
-    'Tensor left_bound, Tensor right_bound, Tensor left_slope, Tensor right_slope, Tensor points'
+
+def _forward(x, *arguments):
+    *arguments, _ = arguments  # the inference form is a way to calculate the same
+    return reference.pwlu(x, *arguments)
+
+
+def _backward(grad, x, *arguments):
+    *arguments, _ = arguments
+    return reference.pwlu_bwd(grad, x, *arguments)
+
+
+define_elementwise(
+    'pwlu',
+    'Tensor left_bound, Tensor right_bound, Tensor left_slope, Tensor right_slope, Tensor points, '
+    'int channel_dim, bool inference',
+    (1, 2, 3, 4, 5),
+    _forward,
+    _backward,
 )
-
-
-def _eager(x, lb, rb, ls, rs, points, channel_dim, inference):
-    return dense(x, reference.pwlu(x, lb, rb, ls, rs, points, channel_dim))
-
-
-def _eager_bwd(grad, x, lb, rb, ls, rs, points, channel_dim):
-    gx, *rest = reference.pwlu_bwd(grad, x, lb, rb, ls, rs, points, channel_dim)
-    return (dense(x, gx), *rest)
-
-
-def _fake(x, lb, rb, ls, rs, points, channel_dim, inference):
-    return torch.empty_like(x)
-
-
-def _fake_bwd(grad, x, lb, rb, ls, rs, points, channel_dim):
-    return tuple(torch.empty_like(t) for t in (x, lb, rb, ls, rs)) + (
-        points.new_empty(points.shape),
-    )
-
-
-define(f'pwlu(Tensor x, {_PARAMETERS}, int channel_dim, bool inference) -> Tensor', _eager, _fake)
-define(
-    f'pwlu_bwd(Tensor grad, Tensor x, {_PARAMETERS}, int channel_dim) '
-    '-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)',
-    _eager_bwd,
-    _fake_bwd,
-)
-
-
-def _setup_context(ctx, inputs, output):
-    *tensors, ctx.channel_dim, _ = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx, grad):
-    if torch.is_grad_enabled():  # create_graph
-        function = functools.partial(reference.pwlu, channel_dim=ctx.channel_dim)
-        return (*gradients(function, ctx.saved_tensors, grad), None, None)
-    grads = torch.ops.mmact.pwlu_bwd(grad, *ctx.saved_tensors, ctx.channel_dim)
-    wanted = [g if need else None for g, need in zip(grads, ctx.needs_input_grad, strict=False)]
-    return (*wanted, None, None)
-
-
-register_autograd('mmact::pwlu', _backward, setup_context=_setup_context, lib=LIBRARY)
-once_differentiable('pwlu')
 
 
 def _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim) -> int:

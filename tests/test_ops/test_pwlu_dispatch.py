@@ -58,7 +58,7 @@ def test_opcheck_backward(layout):
     """Without requires_grad: the op refuses second derivatives (see test_pwlu_gradients.py)."""
     inputs, dim = sample(layout, requires_grad=False)
     for grad in (inputs[0], torch.ones(()).expand_as(inputs[0])):
-        torch.library.opcheck(torch.ops.mmact.pwlu_bwd.default, (grad, *inputs, dim))
+        torch.library.opcheck(torch.ops.mmact.pwlu_bwd.default, (grad, *inputs, dim, False))
 
 
 @pytest.mark.parametrize('layout', LAYOUTS)
@@ -75,7 +75,7 @@ def test_fake_results_have_the_strides_of_real_ones(layout, dtype):
 
     def run(x, *parameters):
         y = torch.ops.mmact.pwlu(x, *parameters, dim, False)
-        return (y, *torch.ops.mmact.pwlu_bwd(y, x, *parameters, dim))
+        return (y, *torch.ops.mmact.pwlu_bwd(y, x, *parameters, dim, False))
 
     real = run(x, *parameters)
     with FakeTensorMode() as mode:
@@ -201,7 +201,7 @@ def test_unsupported_floating_dtypes_are_refused():
         'for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):\n'
         '    x = torch.zeros(64).to(dtype)\n'
         '    for call in (lambda: ops.pwlu(x, *p), lambda: torch.ops.mmact.pwlu(x, *p, 0, False),\n'
-        '                 lambda: torch.ops.mmact.pwlu_bwd(x, x, *p, 0)):\n'
+        '                 lambda: torch.ops.mmact.pwlu_bwd(x, x, *p, 0, False)):\n'
         '        try:\n'
         '            call()\n'
         '        except (TypeError, RuntimeError) as error:\n'
@@ -216,7 +216,7 @@ def unchecked(x, parameters, channel_dim=1):
     """The op past the checks of mmact.ops.pwlu, and its backward."""
     return [
         lambda: torch.ops.mmact.pwlu(x, *parameters, channel_dim, False),
-        lambda: torch.ops.mmact.pwlu_bwd(x, x, *parameters, channel_dim),
+        lambda: torch.ops.mmact.pwlu_bwd(x, x, *parameters, channel_dim, False),
     ]
 
 
@@ -252,7 +252,7 @@ def test_direct_backward_checks_the_gradient():
     x, parameters = torch.zeros(2, 3, 4), make_parameters(3, 5, torch.float32)
     for grad in (torch.zeros(2, 3, 5), torch.zeros(24), torch.zeros(()), x.double()):
         with pytest.raises(RuntimeError, match='grad'):
-            torch.ops.mmact.pwlu_bwd(grad, x, *parameters, 1)
+            torch.ops.mmact.pwlu_bwd(grad, x, *parameters, 1, False)
 
 
 def test_a_kernel_error_leaves_the_library_usable():

@@ -5,7 +5,7 @@
 // mmact.ops, which explains what to do.
 #pragma once
 
-#include <ATen/ATen.h>
+#include "tensors.h"
 
 namespace mmact {
 
@@ -16,7 +16,7 @@ inline bool is_supported(at::ScalarType dtype) {
 }
 
 // `x` is an input whose channels at `channel_dim` are divided into `groups`.
-inline void check_input(const char* op, const at::Tensor& x, int64_t groups, int64_t channel_dim) {
+inline void check_input(const char* op, const Tensor& x, int64_t groups, int64_t channel_dim) {
   TORCH_CHECK(is_supported(x.scalar_type()), op,
               ": x must be floating-point of 16, 32 or 64 bits, got ", x.scalar_type());
   TORCH_CHECK(groups == 1 || (0 <= channel_dim && channel_dim < x.dim() && groups > 0 &&
@@ -25,17 +25,16 @@ inline void check_input(const char* op, const at::Tensor& x, int64_t groups, int
               " cannot be divided into ", groups, " groups");
 }
 
-// `t` is a parameter of shape (rows, columns) that goes with x.
-inline void check_parameter(const char* op, const char* name, const at::Tensor& t,
-                            const at::Tensor& x, int64_t rows, int64_t columns) {
-  TORCH_CHECK(t.dim() == 2 && t.size(0) == rows && t.size(1) == columns, op, ": ", name,
-              " must have shape (", rows, ", ", columns, "), got ", t.sizes());
+// `t` is a parameter that goes with x.
+inline void check_parameter(const char* op, const char* name, const Tensor& t, const Tensor& x,
+                            at::IntArrayRef shape) {
+  TORCH_CHECK(t.sizes() == shape, op, ": ", name, " must have shape ", shape, ", got ", t.sizes());
   TORCH_CHECK(t.device() == x.device() && is_supported(t.scalar_type()), op, ": ", name,
               " must be floating-point of 16, 32 or 64 bits on ", x.device(), ", got ",
               t.scalar_type(), " on ", t.device());
 }
 
-inline void check_grad(const at::Tensor& grad, const at::Tensor& x) {
+inline void check_grad(const Tensor& grad, const Tensor& x) {
   TORCH_CHECK(grad.sizes() == x.sizes() && grad.scalar_type() == x.scalar_type() &&
                   grad.device() == x.device(),
               "grad must be like x, got ", grad.sizes(), " of ", grad.scalar_type(), " on ",

@@ -1,18 +1,29 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// float16 and bfloat16 to float and back, one number at a time, for instruction sets that have no
-// conversion of vectors. To nearest, ties to even; NaN stays NaN.
+// The types that numbers have in memory, and numbers of a type that is known only at run time.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "macros.h"
+
+namespace mmact {
+
+enum class Storage { kHalf, kBFloat16, kFloat, kDouble };
+
+// float16 and bfloat16 to float and back. To nearest, ties to even; NaN stays NaN.
 
 MMACT_HD inline float bits_to_float(uint32_t bits) {
   float value;
-  __builtin_memcpy(&value, &bits, sizeof(value));
+  memcpy(&value, &bits, sizeof(value));
   return value;
 }
 
 MMACT_HD inline uint32_t float_to_bits(float value) {
   uint32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof(bits));
+  memcpy(&bits, &value, sizeof(bits));
   return bits;
 }
 
@@ -51,3 +62,47 @@ MMACT_HD inline uint16_t float_to_half(float value) {
   const uint32_t rounded = float_to_bits(bits_to_float(magnitude) + 0.5f);
   return sign | static_cast<uint16_t>(rounded - 0x3f000000);
 }
+
+// A parameter of an op.
+struct Values {
+  const void* data;
+  Storage storage;
+
+  MMACT_HD double at(int64_t i) const {
+    switch (storage) {
+      case Storage::kHalf:
+        return static_cast<double>(half_to_float(static_cast<const uint16_t*>(data)[i]));
+      case Storage::kBFloat16:
+        return static_cast<double>(bfloat16_to_float(static_cast<const uint16_t*>(data)[i]));
+      case Storage::kFloat:
+        return static_cast<double>(static_cast<const float*>(data)[i]);
+      case Storage::kDouble:
+        break;
+    }
+    return static_cast<const double*>(data)[i];
+  }
+};
+
+// The gradient of a parameter.
+struct Slots {
+  void* data;
+  Storage storage;
+
+  MMACT_HD void put(int64_t i, double value) const {
+    switch (storage) {
+      case Storage::kHalf:
+        static_cast<uint16_t*>(data)[i] = float_to_half(static_cast<float>(value));
+        return;
+      case Storage::kBFloat16:
+        static_cast<uint16_t*>(data)[i] = float_to_bfloat16(static_cast<float>(value));
+        return;
+      case Storage::kFloat:
+        static_cast<float*>(data)[i] = static_cast<float>(value);
+        return;
+      case Storage::kDouble:
+        static_cast<double*>(data)[i] = value;
+    }
+  }
+};
+
+}  // namespace mmact

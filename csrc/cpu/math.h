@@ -1,15 +1,17 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Transcendental functions for formulas/cpab.h. Included once per instruction set, after simd.h and
-// inside its namespace. How far each polynomial is from its function is said beside it; the rest is
-// rounding, which in exp(-x^2 / 2) grows with the square of x.
+// Transcendental functions of vectors. How far each polynomial is from its function is said beside
+// it; the rest is rounding, which in exp(-x^2 / 2) grows with the square of x.
+#pragma once
 
-template <class T>
-struct CpabMath;
+#include "simd.h"
+
+namespace mmact {
+namespace MMACT_ISA {
 
 template <>
-struct CpabMath<float> {
+struct Math<float> {
   using S = Simd<float>;
   using V = S::V;
   using I = S::I;
@@ -90,7 +92,7 @@ struct CpabMath<float> {
 
 // double is for checking gradients: the C library, lane by lane.
 template <>
-struct CpabMath<double> {
+struct Math<double> {
   using S = Simd<double>;
   using V = S::V;
 
@@ -115,3 +117,6 @@ struct CpabMath<double> {
         v, [](double a) MMACT_LAMBDA { return 0.5 * __builtin_erfc(-0.70710678118654752440 * a); });
   }
 };
+
+}  // namespace MMACT_ISA
+}  // namespace mmact

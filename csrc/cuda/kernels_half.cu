@@ -1,0 +1,4 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+#define MMACT_RAW at::Half
+#include "kernels.inc"

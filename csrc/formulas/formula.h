@@ -1,0 +1,38 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// A formula's settings hold what all groups of channels have in common. They give, in plain C++ for
+// both devices (PiecewiseLinearSettings is the shortest example):
+//
+// - kParameters, the number of parameters, each a matrix with a row per group;
+// - group(parameters, g).number(row): the table that kernels read, rows() numbers per group, of
+//   which backward reads the first backward_rows();
+// - with_formula(use): calls use(formula), whose load<S>(column) gives the function of a channel on
+//   the number system S, from its column of the table;
+// - entries(): how many sums backward leaves per group. With kTerms > 0 they are kTerms sums for
+//   each of several bins, and an element adds to one bin; else every element adds to all of them;
+// - gradients(parameters, g, sums, gradients): from these sums to the parameters' gradients;
+// - kLooksUp and lookups(): whether numbers are looked up by index, and in tables of what size;
+// - kSlowSteps: the formula's steps wait for each other, so that a CPU had better work on two
+//   vectors at a time.
+#pragma once
+
+#include "storage.h"
+
+namespace mmact {
+
+// A copy of the first kCount numbers of a channel, for kernels that can hold them in registers.
+template <class V, int kCount>
+struct LocalRows {
+  V rows[kCount];
+
+  template <class Rows>
+  MMACT_HD static LocalRows load(const Rows& from) {
+    LocalRows local;
+    for (int row = 0; row < kCount; ++row) local.rows[row] = from.at(row);
+    return local;
+  }
+  MMACT_HD const V& at(int row) const { return rows[row]; }
+};
+
+}  // namespace mmact

@@ -1,0 +1,86 @@
+// Copyright (c) mmact contributors.
+// SPDX-License-Identifier: Apache-2.0
+//
+// Op<Description>: forward and backward of an elementwise op on a device, from its description.
+//
+// A description is a class with
+//
+// - kName, the op's name; its backward is called kName + "_bwd";
+// - Settings, of its formula (see formulas/formula.h);
+// - kFirstLearned: the parameters from this one on have gradients;
+// - Arguments, void(...) of the schema's arguments after x;
+// - a constructor of x and these arguments, which checks them and sets `settings`, `parameters`
+//   (contiguous, with a row per group), `groups` and `channel_dim`.
+#pragma once
+
+#include <torch/library.h>
+
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "../cpu/host.h"
+#include "checks.h"
+#ifdef MMACT_CUDA
+#include "../cuda/host.h"
+#endif
+
+namespace mmact {
+
+template <class Description>
+using Parameters = std::array<Tensor, Description::Settings::kParameters>;
+
+// The gradients of x and of the learned parameters, in the order of the schema.
+template <class Description, size_t... k>
+auto result_of(const Tensor& gx, const Parameters<Description>& g, std::index_sequence<k...>) {
+  return std::make_tuple(gx, g[Description::kFirstLearned + k]...);
+}
+
+template <class Device, class Description, class Arguments = typename Description::Arguments>
+struct Op;
+
+template <class Device, class Description, class... Arguments>
+struct Op<Device, Description, void(Arguments...)> {
+  static Tensor forward(const Tensor& x, Arguments... arguments) {
+    const Description op(x, arguments...);
+    Tensor y = at::empty_like(x);
+    if (x.numel() > 0) Device::forward(op, with_strides_of(x, y), y);
+    return y;
+  }
+
+  static auto backward(const Tensor& grad, const Tensor& x, Arguments... arguments) {
+    constexpr size_t kCount = Description::Settings::kParameters;
+    constexpr size_t kFirst = Description::kFirstLearned;
+    const Description op(x, arguments...);
+    check_grad(grad, x);
+    Tensor gx = at::empty_like(x);
+    Parameters<Description> g;
+    for (size_t k = kFirst; k < kCount; ++k) {
+      const Tensor& p = op.parameters[k];
+      g[k] = x.numel() > 0 ? at::empty(p.sizes(), p.options()) : at::zeros(p.sizes(), p.options());
+    }
+    if (x.numel() > 0)
+      Device::backward(op, with_strides_of(grad, gx), with_strides_of(x, gx), gx, g);
+    return result_of<Description>(gx, g, std::make_index_sequence<kCount - kFirst>());
+  }
+
+  static void add_to(torch::Library& m) {
+    const std::string name = Description::kName;
+    m.impl(name.c_str(), forward);
+    m.impl((name + "_bwd").c_str(), backward);
+  }
+};
+
+}  // namespace mmact
+
+#define MMACT_REGISTER_ON(device, Device, Description) \
+  TORCH_LIBRARY_IMPL(mmact, device, m) { mmact::Op<mmact::Device, mmact::Description>::add_to(m); }
+
+// Registers the kernels of an op for all devices of the build.
+#ifdef MMACT_CUDA
+#define MMACT_REGISTER(Description)                \
+  MMACT_REGISTER_ON(CPU, CpuDevice, Description)   \
+  MMACT_REGISTER_ON(CUDA, CudaDevice, Description)
+#else
+#define MMACT_REGISTER(Description) MMACT_REGISTER_ON(CPU, CpuDevice, Description)
+#endif
