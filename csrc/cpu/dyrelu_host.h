@@ -23,13 +23,14 @@ class CpuSamplesRun : public SamplesRun {
     task.num_chunks = (samples_.pixels + task.chunk - 1) / task.chunk;
     task.channel_stride = padded_channels(samples_.channels);
     task_.samples = samples_.samples;
-    task_.num_blocks = blocks_ = (samples_.channels + SamplesTask::kBlock - 1) / SamplesTask::kBlock;
+    task_.num_blocks = blocks_ =
+        (samples_.channels + SamplesTask::kBlock - 1) / SamplesTask::kBlock;
   }
 
   void sum(int64_t entries) {
     const Task& task = task_.task;
-    sums_ = at::zeros({task.num_chunks, samples_.samples, entries, task.channel_stride},
-                      at::kDouble);
+    sums_ =
+        at::zeros({task.num_chunks, samples_.samples, entries, task.channel_stride}, at::kDouble);
   }
   void forward(const Tensor& coefficients, int count) {
     run_dyrelu(MMACT_SELECT_ISA(dyrelu_kernels).forward, coefficients, count);

@@ -456,8 +456,7 @@ void run_backward(const Task& task, const Formula& formula, int entries, int64_t
                   int64_t end) {
   using V = typename Simd<T>::V;
   for_each_tile<T, kLanes>(task, begin, end, [&](const auto& tile, int64_t chunk) MMACT_LAMBDA {
-    const auto f =
-        formula.template load<Simd<T>>(column_of<T, kLanes, Table>(task, tile.channel));
+    const auto f = formula.template load<Simd<T>>(column_of<T, kLanes, Table>(task, tile.channel));
     const auto flush = Flush<T, kLanes>::to(task, chunk, tile.channel, entries);
     if constexpr (kBins) {
       backward_bins(task, f, tile, entries / f.kTerms, flush);

@@ -41,8 +41,8 @@ inline int isa_level() {
 // Channels in tables and sums: whole vectors of any instruction set.
 inline int64_t padded_channels(int64_t channels) { return (channels + 15) / 16 * 16; }
 
-// The task without its table and results. `x` must be dense (see ops/tensors.h). Its channels at `channel_dim` are
-// divided into `groups` of neighbours, which to a kernel are the channels.
+// The task without its table and results. `x` must be dense (see ops/tensors.h). Its channels at
+// `channel_dim` are divided into `groups` of neighbours, which to a kernel are the channels.
 inline Task make_task(const Tensor& x, int64_t groups, int64_t channel_dim) {
   constexpr int64_t kChunk = 16384;  // elements; enough work to outweigh the sums of a chunk
   Task task{};
@@ -80,8 +80,8 @@ Tensor make_table(const Description& op, int rows, Task& task) {
   task.table_channel = lanes ? 1 : rows;
   task.table_row = lanes ? task.channel_stride : 1;
   const auto dtype = task.storage == Storage::kDouble ? at::kDouble : at::kFloat;
-  const Tensor table = lanes ? at::zeros({rows, task.channel_stride}, dtype)
-                             : at::empty({op.groups, rows}, dtype);
+  const Tensor table =
+      lanes ? at::zeros({rows, task.channel_stride}, dtype) : at::empty({op.groups, rows}, dtype);
   task.table = table.const_data_ptr();
   const auto fill = [&](auto* to) {
     for (int64_t g = 0; g < op.groups; ++g) {
@@ -107,8 +107,7 @@ struct CpuDevice {
     task.out = y.mutable_data_ptr();
     const Tensor table = make_table(op, op.settings.rows(), task);
     const auto kernel = MMACT_SELECT_ISA(kernels<Settings>)().forward;
-    run_task(task,
-             [&](int64_t begin, int64_t end) { kernel(task, op.settings, begin, end); });
+    run_task(task, [&](int64_t begin, int64_t end) { kernel(task, op.settings, begin, end); });
   }
 
   // Writes the gradients of x and, where g has a tensor for them, of the parameters.
@@ -124,8 +123,7 @@ struct CpuDevice {
         at::zeros({task.num_chunks, op.settings.entries(), task.channel_stride}, at::kDouble);
     task.sums = sums.mutable_data_ptr<double>();
     const auto kernel = MMACT_SELECT_ISA(kernels<Settings>)().backward;
-    run_task(task,
-             [&](int64_t begin, int64_t end) { kernel(task, op.settings, begin, end); });
+    run_task(task, [&](int64_t begin, int64_t end) { kernel(task, op.settings, begin, end); });
     sums = sums.sum(0);  // the chunks' partial sums, in their order
     const double* const totals = sums.const_data_ptr<double>();
     const ValuesOf p(op.parameters);

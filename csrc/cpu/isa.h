@@ -33,11 +33,11 @@ struct DyreluKernels {
   SqueezeRun squeeze, squeeze_backward;
 };
 
-#define MMACT_DECLARE_KERNELS(isa)            \
-  namespace isa {                             \
-  template <class Settings>                   \
-  Kernels<Settings> kernels();                \
-  extern const DyreluKernels dyrelu_kernels;  \
+#define MMACT_DECLARE_KERNELS(isa)           \
+  namespace isa {                            \
+  template <class Settings>                  \
+  Kernels<Settings> kernels();               \
+  extern const DyreluKernels dyrelu_kernels; \
   }
 MMACT_DECLARE_KERNELS(portable)
 #if defined(__x86_64__)

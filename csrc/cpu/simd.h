@@ -141,8 +141,8 @@ struct RegisterTable : MemoryTable<T> {
 };
 #endif
 
-// The numbers of a channel, one vector each, `stride` from one row to the next. All lanes hold those
-// of one channel, or each those of its own. Table is for what is looked up by index.
+// The numbers of a channel, one vector each, `stride` from one row to the next. All lanes hold
+// those of one channel, or each those of its own. Table is for what is looked up by index.
 template <class T, bool kLanes, template <class> class Table = MemoryTable>
 struct Column {
   using S = Simd<T>;

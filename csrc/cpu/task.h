@@ -17,7 +17,7 @@ namespace mmact {
 // Work is cut into items in a way that depends on sizes alone, never on the number of threads, so
 // that sums come out the same to the bit on any number of them.
 struct Task {
-  Storage storage;   // of x, grad and out; arithmetic is in double if it is, else in float
+  Storage storage;  // of x, grad and out; arithmetic is in double if it is, else in float
   const void* x;
   const void* grad;  // backward only
   void* out;         // y, or the gradient of x

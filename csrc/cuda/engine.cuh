@@ -163,8 +163,8 @@ __global__ void __launch_bounds__(kMaxThreads)
   using T = at::opmath_type<Raw>;
   using B = Batch<Raw, A>;
   const Place<A> place(task);
-  const auto f = formula.template load<Scalar<T>>(
-      open_table<A>(task, place, table, block_memory<T>()));
+  const auto f =
+      formula.template load<Scalar<T>>(open_table<A>(task, place, table, block_memory<T>()));
   Walk<Raw, A> walk(task, place);
   while (walk.more()) {
     const B batch(walk);

@@ -48,8 +48,8 @@ void with_storage(const Tensor& x, Launch launch) {
 // The table of all groups, (rows, groups).
 template <class Description>
 Tensor make_table(const Description& op, const Tensor& x, int rows) {
-  TORCH_CHECK(op.groups <= 1 << 30, Description::kName, ": too many groups of channels: ",
-              op.groups);
+  TORCH_CHECK(op.groups <= 1 << 30, Description::kName,
+              ": too many groups of channels: ", op.groups);
   const Tensor table = at::empty({rows, op.groups}, x.options().dtype(arithmetic_type(x)));
   launch_table(op.settings, ValuesOf(op.parameters), op.groups, rows, table.mutable_data_ptr(),
                table.scalar_type() == at::kDouble);
@@ -87,10 +87,10 @@ struct CudaDevice {
     const Tensor table = cuda::make_table(op, x, op.settings.backward_rows());
     const int64_t entries = op.settings.entries();
     const int64_t terms = kBins ? Settings::kTerms : entries;
-    const cuda::Plan plan = cuda::make_plan(
-        x, op.groups, op.channel_dim,
-        cuda::is_aligned(x) && cuda::is_aligned(grad) && cuda::is_aligned(gx), table.size(0),
-        entries / terms, terms);
+    const cuda::Plan plan =
+        cuda::make_plan(x, op.groups, op.channel_dim,
+                        cuda::is_aligned(x) && cuda::is_aligned(grad) && cuda::is_aligned(gx),
+                        table.size(0), entries / terms, terms);
     const Tensor partial =
         at::empty({plan.num_chunks, entries, op.groups}, x.options().dtype(at::kDouble));
     double* const sums = partial.mutable_data_ptr<double>();

@@ -50,9 +50,9 @@ struct Plan {
 
 inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Plans a kernel on x, which must be dense (see ops/tensors.h) and not empty. The division depends on
-// sizes, dtype and alignment alone, never on the GPU or its load, so that sums come out the same to
-// the bit. `aligned`: all tensors start at a multiple of 16 bytes. `rows`: of the table that the
+// Plans a kernel on x, which must be dense (see ops/tensors.h) and not empty. The division depends
+// on sizes, dtype and alignment alone, never on the GPU or its load, so that sums come out the same
+// to the bit. `aligned`: all tensors start at a multiple of 16 bytes. `rows`: of the table that the
 // kernel reads. `bins` and `terms`: sums that a thread keeps; no bins for a forward kernel.
 // The channels at `channel_dim` are divided into `channels` groups of neighbours, which to a kernel
 // are the channels.

@@ -175,11 +175,13 @@ struct CpabFormula {
 
   template <class S, class Column>
   MMACT_HD auto load(const Column& column) const {
-    const auto constants = [&](int number)
-                               MMACT_LAMBDA { return column.table(first + number * segments, segments); };
+    const auto constants = [&](int number) MMACT_LAMBDA {
+      return column.table(first + number * segments, segments);
+    };
     using Table = decltype(column.table(0, 0));
-    return Cpab<S, Table, kFirstStep>{form,         column.table(0, first), constants(0), constants(1),
-                                      constants(2), constants(3),           constants(4)};
+    return Cpab<S, Table, kFirstStep>{form,         column.table(0, first), constants(0),
+                                      constants(1), constants(2),           constants(3),
+                                      constants(4)};
   }
 };
 
@@ -193,7 +195,8 @@ struct CpabSettings {
   double largest;  // constant; beyond, the arithmetic could not hold sums of several
 
   MMACT_HD int segments() const { return form.breakpoints + 1; }
-  // The table of a group: breakpoints in entries 1 to E of the first rows, then columns of constants.
+  // The table of a group: breakpoints in entries 1 to E of the first rows, then columns of
+  // constants.
   MMACT_HD int filled() const { return 2 * form.first_step; }
   MMACT_HD int rows() const { return filled() + kColumns * segments(); }
   MMACT_HD int backward_rows() const { return rows(); }

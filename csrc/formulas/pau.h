@@ -288,7 +288,7 @@ struct PauSettings {
   };
   MMACT_HD Group group(const Values* p, int64_t g) const {
     const int64_t size = has_b0 ? form.n + 1 : form.n;
-    return {p,           p + 1,  g * (form.m + 1), g * size - (has_b0 ? 0 : 1),
+    return {p,          p + 1,  g * (form.m + 1), g * size - (has_b0 ? 0 : 1),
             form.m + 1, has_b0, form.abs_x};
   }
 

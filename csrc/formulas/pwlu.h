@@ -26,7 +26,7 @@ struct Pwlu {
   static constexpr int kTerms = 2;  // sums per segment: of gy, and of gy * (x - left edge)
 
   V lower, upper, length, inv_length, last;  // B_L, B_R, d, 1 / d, N - 1
-  Table slope;  // K of each segment
+  Table slope;                               // K of each segment
   Table value;  // Y at each segment's left edge; in the inference form O
   bool inference;
 
@@ -92,9 +92,14 @@ struct PwluSettings {
   MMACT_HD auto load(const Column& column) const {
     const auto slope = column.table(kScalars, segments());
     return Pwlu<S, std::decay_t<decltype(slope)>>{
-        column.at(0), column.at(1), column.at(2), column.at(3),
-        S::set(static_cast<typename S::Value>(num_intervals - 1)), slope,
-        column.table(kScalars + segments(), segments()), inference};
+        column.at(0),
+        column.at(1),
+        column.at(2),
+        column.at(3),
+        S::set(static_cast<typename S::Value>(num_intervals - 1)),
+        slope,
+        column.table(kScalars + segments(), segments()),
+        inference};
   }
 
   // One group's parameters. In double: d and K are small differences of large numbers.
@@ -107,8 +112,7 @@ struct PwluSettings {
 
     MMACT_HD double point(int k) const { return points.at(first + k); }
     MMACT_HD double number(int row) const {
-      if (row < kScalars)
-        return row == 0 ? left : row == 1 ? right : row == 2 ? d : 1 / d;
+      if (row < kScalars) return row == 0 ? left : row == 1 ? right : row == 2 ? d : 1 / d;
       row -= kScalars;
       const bool is_slope = row < n + 2;
       const int k = (is_slope ? row : row - n - 2) - 1;
@@ -123,16 +127,11 @@ struct PwluSettings {
     const double left = p[0].at(g), right = p[1].at(g);
     const bool crossed = right - left < kPwluMinWidth;  // so that a NaN bound stays NaN
     const double width = crossed ? kPwluMinWidth : right - left;
-    return {left,
-            crossed ? left + kPwluMinWidth : right,
-            p[2].at(g),
-            p[3].at(g),
-            width,
-            width / num_intervals,
-            p[4],
-            g * (num_intervals + 1),
-            num_intervals,
-            inference};
+    return {left,          crossed ? left + kPwluMinWidth : right,
+            p[2].at(g),    p[3].at(g),
+            width,         width / num_intervals,
+            p[4],          g * (num_intervals + 1),
+            num_intervals, inference};
   }
 
   // Table 1 from s0(k) = sum of gy and s1(k) = sum of gy * (x - left edge) over the elements of

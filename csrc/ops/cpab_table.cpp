@@ -33,10 +33,10 @@ std::tuple<Tensor, Tensor> cpab_table(const Tensor& theta, double a, double b, b
   const int64_t groups = theta.size(0), count = 2 * domain.cells;
   Tensor breakpoints = at::empty({groups, count}, velocities.options());
   Tensor table = at::empty({groups, count + 1, kCpabColumns}, velocities.options());
-  Device::for_each_group(CpabMakeTables{domain, velocities.const_data_ptr<double>(),
-                                        breakpoints.mutable_data_ptr<double>(),
-                                        table.mutable_data_ptr<double>()},
-                         velocities);
+  Device::for_each_group(
+      CpabMakeTables{domain, velocities.const_data_ptr<double>(),
+                     breakpoints.mutable_data_ptr<double>(), table.mutable_data_ptr<double>()},
+      velocities);
   return {breakpoints, table};
 }
 
@@ -50,10 +50,10 @@ Tensor cpab_table_bwd(const Tensor& grad, const Tensor& theta, double a, double 
               "cpab_table: the table's gradient does not fit theta, got ", grad.sizes());
   const Tensor velocities = theta.to(at::kDouble).contiguous(), g_table = grad.contiguous();
   Tensor g_theta = at::empty_like(velocities);
-  Device::for_each_group(CpabThetaGradients{domain, g_table.const_data_ptr<double>(),
-                                            velocities.const_data_ptr<double>(),
-                                            g_theta.mutable_data_ptr<double>()},
-                         velocities);
+  Device::for_each_group(
+      CpabThetaGradients{domain, g_table.const_data_ptr<double>(),
+                         velocities.const_data_ptr<double>(), g_theta.mutable_data_ptr<double>()},
+      velocities);
   return g_theta.to(theta.scalar_type());
 }
 

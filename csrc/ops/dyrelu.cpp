@@ -28,9 +28,9 @@ void check_squeeze(const Tensor& x, const OptionalTensor& weight, int64_t channe
               x.device());
 }
 
-void check_squeeze_bwd(const Tensor& grad_x, const OptionalTensor& x,
-                              const Tensor& grad_mean, const OptionalTensor& grad_logits,
-                              const OptionalTensor& weight, int64_t channel_dim) {
+void check_squeeze_bwd(const Tensor& grad_x, const OptionalTensor& x, const Tensor& grad_mean,
+                       const OptionalTensor& grad_logits, const OptionalTensor& weight,
+                       int64_t channel_dim) {
   check_squeeze(grad_x, weight, channel_dim);
   if (x) check_grad(grad_x, *x);
   const int64_t channels = grad_x.size(channel_dim);
@@ -43,8 +43,8 @@ void check_squeeze_bwd(const Tensor& grad_x, const OptionalTensor& x,
 }
 
 // Returns K.
-int check_dyrelu(const Tensor& x, const Tensor& coefficients,
-                        const OptionalTensor& attention, int64_t channel_dim) {
+int check_dyrelu(const Tensor& x, const Tensor& coefficients, const OptionalTensor& attention,
+                 int64_t channel_dim) {
   constexpr const char* kOp = "dyrelu";
   TORCH_CHECK(x.dim() >= 2 && 0 < channel_dim && channel_dim < x.dim(), kOp,
               ": x must have samples at dimension 0 and channels at channel_dim, got shape ",

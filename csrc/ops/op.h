@@ -78,8 +78,8 @@ struct Op<Device, Description, void(Arguments...)> {
 
 // Registers the kernels of an op for all devices of the build.
 #ifdef MMACT_CUDA
-#define MMACT_REGISTER(Description)                \
-  MMACT_REGISTER_ON(CPU, CpuDevice, Description)   \
+#define MMACT_REGISTER(Description)              \
+  MMACT_REGISTER_ON(CPU, CpuDevice, Description) \
   MMACT_REGISTER_ON(CUDA, CudaDevice, Description)
 #else
 #define MMACT_REGISTER(Description) MMACT_REGISTER_ON(CPU, CpuDevice, Description)

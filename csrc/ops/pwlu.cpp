@@ -23,9 +23,9 @@ struct PwluOp {
          const Tensor& left_slope, const Tensor& right_slope, const Tensor& points,
          int64_t channel_dim, bool inference)
       : channel_dim(channel_dim) {
-    TORCH_CHECK(points.dim() == 2 && points.size(1) >= 2 && points.size(1) < 1 << 28 &&
-                    points.size(0) >= 1,
-                "pwlu: points must have shape (G, N + 1), got ", points.sizes());
+    TORCH_CHECK(
+        points.dim() == 2 && points.size(1) >= 2 && points.size(1) < 1 << 28 && points.size(0) >= 1,
+        "pwlu: points must have shape (G, N + 1), got ", points.sizes());
     groups = points.size(0);
     const auto scalar = [&](const char* name, const Tensor& t) {
       check_parameter(kName, name, t, x, {groups});

@@ -56,9 +56,7 @@ class Arrangement {
     return with_strides_of(moved_ ? t.movedim(channel_dim_, 1) : t, like_);
   }
   // For the result of a kernel.
-  Tensor empty() const {
-    return at::empty_strided(like_.sizes(), like_.strides(), x_.options());
-  }
+  Tensor empty() const { return at::empty_strided(like_.sizes(), like_.strides(), x_.options()); }
   // The result in the strides of at::empty_like(x).
   Tensor result(const Tensor& out) const {
     return moved_ ? at::empty_like(x_).copy_(out.movedim(1, channel_dim_)) : out;

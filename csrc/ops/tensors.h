@@ -49,7 +49,8 @@ struct ValuesOf {
   Values values[n];
 
   explicit ValuesOf(const std::array<Tensor, n>& tensors) {
-    for (size_t k = 0; k < n; ++k) values[k] = {tensors[k].const_data_ptr(), storage_of(tensors[k])};
+    for (size_t k = 0; k < n; ++k)
+      values[k] = {tensors[k].const_data_ptr(), storage_of(tensors[k])};
   }
 };
 

@@ -14,13 +14,25 @@ from mmact import ops
 from mmact.ops import reference
 from mmact.ops.cpab import _table, apply_table
 
-from .utils import generator, with_gradients
+from .utils import (
+    Tolerance,
+    between_breakpoints,
+    generator,
+    pwlu_parameters,
+    random_tensor,
+    with_gradients,
+)
 
 SEED = 0x1234567_89ABCDEF
+Arguments = tuple  # of a raw op
 
 
 def _uniform(g: torch.Generator, shape: tuple[int, ...], low: float, high: float) -> Tensor:
     return torch.rand(shape, dtype=torch.float64, generator=g) * (high - low) + low
+
+
+def _normal(shape, parameters, channel_dim, dtype, device, seed) -> Tensor:
+    return (3 * random_tensor(shape, seed=seed)).to(device, dtype)
 
 
 @dataclass(frozen=True)
@@ -29,12 +41,15 @@ class Case:
 
     Args:
         parameters: Gives its learned parameters, float64, from a generator and a number of groups.
-        settings: Gives the op's other arguments, by name, for a device.
         function: The op: (x, *parameters, **settings, channel_dim).
         exact: The reference of the same signature.
+        op: Name of the op in torch.ops.mmact that it runs.
         gradients: The reference's gradients: (grad, x, *parameters, **settings, channel_dim). None
             if autograd through ``exact`` is the reference.
-        op: Name of the op in torch.ops.mmact that it runs.
+        settings: The op's other arguments, by name.
+        raw: Gives the arguments of torch.ops.mmact.OP after x, from (x, *parameters, **settings,
+            channel_dim); None for functions that make them of their own.
+        inputs: Gives x: (shape, parameters, channel_dim, dtype, device, seed).
         groups: Which numbers of groups it takes: of 'layer' (1), 'channel' (C) and 'group' (C / 3).
     """
 
@@ -44,6 +59,8 @@ class Case:
     op: str
     gradients: Callable[..., tuple[Tensor, ...]] | None = None
     settings: dict = field(default_factory=dict)
+    raw: Callable[..., Arguments] | None = None
+    inputs: Callable[..., Tensor] = _normal
     groups: tuple[str, ...] = ('layer', 'channel', 'group')
 
     def make(self, groups: int, dtype: torch.dtype, device: str = 'cpu') -> list[Tensor]:
@@ -53,6 +70,11 @@ class Case:
     def call(self, x: Tensor, *parameters: Tensor, channel_dim: int) -> Tensor:
         """Runs the op."""
         return self.function(x, *parameters, channel_dim=channel_dim, **self._on(x.device))
+
+    def op_arguments(self, x: Tensor, *parameters: Tensor, channel_dim: int) -> Arguments:
+        """The arguments of the raw op."""
+        dim = channel_dim % max(1, x.dim())
+        return (x, *self.raw(x, *parameters, channel_dim=dim, **self._on(x.device)))
 
     def expected(
         self, grad: Tensor, x: Tensor, parameters: list[Tensor], channel_dim: int
@@ -110,7 +132,32 @@ def _piecewise_linear(count: int) -> Case:
     def gradients(grad, x, slopes, offsets, channel_dim):
         return reference.piecewise_linear_bwd(grad, x, breakpoints(slopes), slopes, channel_dim)
 
-    return Case(parameters, function, exact, 'piecewise_linear', gradients)
+    def raw(x, slopes, offsets, channel_dim):
+        return breakpoints(slopes), slopes, offsets, channel_dim
+
+    return Case(parameters, function, exact, 'piecewise_linear', gradients, raw=raw)
+
+
+def _pwlu(num_intervals: int, inference: bool = False) -> Case:
+    def parameters(g, groups):
+        return pwlu_parameters(g, groups, num_intervals)
+
+    def plain(function):
+        return lambda *args, channel_dim, inference: function(*args, channel_dim)
+
+    def raw(x, *parameters, channel_dim, inference):
+        return *parameters, channel_dim, inference
+
+    return Case(
+        parameters,
+        ops.pwlu,
+        plain(reference.pwlu),
+        'pwlu',
+        plain(reference.pwlu_bwd),
+        dict(inference=inference),
+        raw,
+        between_breakpoints,
+    )
 
 
 def _pau(m: int, n: int, version: str = 'B', noise: float = 0.0) -> Case:
@@ -128,7 +175,11 @@ def _pau(m: int, n: int, version: str = 'B', noise: float = 0.0) -> Case:
     settings = dict(version=version, noise=noise)
     if noise:
         settings['seed'] = torch.tensor([SEED])
-    return Case(parameters, ops.pau, reference.pau, 'pau', reference.pau_bwd, settings)
+
+    def raw(x, a, b, channel_dim, version, noise, seed=None):
+        return a, b, seed, noise, version, channel_dim
+
+    return Case(parameters, ops.pau, reference.pau, 'pau', reference.pau_bwd, settings, raw)
 
 
 def _group_rational(m: int, n: int) -> Case:
@@ -160,10 +211,18 @@ def _cpab(num_cells: int, extend: str = 'identity', factor: str = 'one') -> Case
     def exact(x, theta, channel_dim):
         return apply_table(x, *_table(x, theta, domain, extend), channel_dim, factor, 0.25)
 
-    return Case(parameters, function, exact, 'cpab')
+    def raw(x, theta, channel_dim):
+        return (*_table(x, theta, domain, extend), channel_dim, factor, 0.25)
+
+    return Case(parameters, function, exact, 'cpab', raw=raw)
 
 
 CASES = {
+    # A table of N + 2 segments just fits the registers of AVX-512, or just not: 14 and 15 intervals
+    # in double, 30 and 31 in float.
+    **{f'pwlu_{n}': _pwlu(n) for n in (1, 2, 14, 15, 30, 31, 64)},
+    'pwlu': _pwlu(16),
+    'pwlu_inference': _pwlu(16, inference=True),
     'arelu': _arelu(True),
     'elsa': _arelu(False),
     'piecewise_linear_1': _piecewise_linear(1),
@@ -187,3 +246,51 @@ CASES = {
     'ditac_ge': _cpab(5, factor='gelu_below_0'),
     'ditac_leaky': _cpab(2, factor='leaky'),
 }
+
+
+# Largest error() allowed, by case: of results and of sums in float64, and the same in float32. They
+# are twice the worst that the CPU's tests measured on any instruction set, rounded up. Errors are
+# cancellation in polynomials (above all on the portable build, which rounds every product before it
+# is added), slopes of 60 where N = 64, and sums of thousands of elements.
+_TOLERANCES = {
+    'arelu': (8e-16, 7e-14, 3e-7, 3e-5),
+    'cpab': (9e-16, 9e-15, 4e-7, 2e-6),
+    'cpab_40': (1e-15, 2e-15, 4e-7, 9e-7),
+    'ditac_ge': (8e-16, 7e-15, 3e-7, 7e-7),
+    'ditac_gelu': (8e-16, 9e-15, 6e-7, 2e-6),
+    'ditac_leaky': (8e-16, 6e-15, 5e-7, 2e-6),
+    'elsa': (8e-16, 7e-14, 3e-7, 3e-5),
+    'group_rational': (3e-15, 8e-14, 2e-6, 3e-5),
+    'pau': (3e-14, 3e-14, 6e-6, 2e-5),
+    'pau_1_1': (9e-16, 2e-13, 4e-7, 4e-5),
+    'pau_3_2': (2e-15, 4e-14, 1e-6, 2e-5),
+    'pau_4_7_a': (3e-15, 2e-14, 2e-6, 2e-5),
+    'pau_8_8_c': (7e-15, 2e-14, 3e-6, 6e-6),
+    'pau_a': (4e-15, 8e-14, 2e-6, 3e-5),
+    'pau_c': (9e-14, 2e-13, 5e-5, 5e-5),
+    'pau_n': (4e-15, 2e-14, 3e-6, 8e-6),
+    'piecewise_linear_1': (8e-16, 6e-15, 3e-7, 3e-6),
+    'piecewise_linear_2': (8e-16, 2e-14, 3e-7, 7e-6),
+    'piecewise_linear_6': (8e-16, 5e-15, 3e-7, 3e-6),
+    'polynomial': (9e-16, 2e-14, 3e-7, 6e-6),
+    'pwlu': (3e-15, 2e-14, 3e-6, 6e-6),
+    'pwlu_1': (8e-16, 2e-14, 3e-7, 2e-5),
+    'pwlu_14': (5e-15, 2e-14, 4e-6, 8e-6),
+    'pwlu_15': (6e-15, 2e-14, 3e-6, 6e-6),
+    'pwlu_2': (8e-16, 2e-14, 3e-7, 8e-6),
+    'pwlu_30': (9e-15, 1e-14, 5e-6, 6e-6),
+    'pwlu_31': (1e-14, 9e-15, 7e-6, 1e-5),
+    'pwlu_64': (2e-14, 2e-13, 2e-5, 2e-5),
+    'pwlu_inference': (4e-15, 2e-14, 3e-6, 6e-6),
+    'rpau': (9e-14, 9e-14, 2e-5, 7e-5),
+    'rpau_2_3_a': (3e-15, 5e-15, 1e-6, 3e-6),
+}
+
+
+def tolerance(name: str, dtype: torch.dtype) -> Tolerance:
+    """What a case's error may be for x of a dtype. Half precisions round float32's result."""
+    double, double_sums, single, single_sums = _TOLERANCES[name]
+    if dtype == torch.float64:
+        return Tolerance(double, double_sums)
+    rounding = {torch.float32: 0, torch.float16: 2**-11, torch.bfloat16: 2**-8}[dtype]
+    return Tolerance(max(single, rounding), single_sums)

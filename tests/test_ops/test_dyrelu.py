@@ -12,13 +12,14 @@ from mmact import ops
 from mmact.ops import has_kernel, reference
 from mmact.ops.dyrelu import MAX_FUNCTIONS
 
-from .test_pwlu import CPU_LEVELS, cpu_supports
 from .utils import (
+    CPU_LEVELS,
     DTYPES,
     LAYOUTS,
     TORCH,
     Tolerance,
     assert_near,
+    cpu_supports,
     needs_opcheck,
     random_tensor,
     run_python,
@@ -43,11 +44,6 @@ TOLERANCES = {
     torch.float16: Tolerance(2**-11, 5e-6),  # 4.6e-4, 9.3e-7
     torch.bfloat16: Tolerance(2**-8, 5e-6),  # 3.8e-3, 4.2e-7
 }
-
-
-@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.cuda)])
-def device(request):
-    return request.param
 
 
 def parameter_dtype(dtype):

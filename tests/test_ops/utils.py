@@ -18,9 +18,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmact import ops
-from mmact.ops import reference
-
 #: PyTorch's version, (major, minor).
 TORCH = tuple(int(part) for part in torch.__version__.split('.')[:2])
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +31,25 @@ HALF_LAYERS = (torch.float16, torch.bfloat16) if TORCH >= (2, 4) else (torch.bfl
 needs_opcheck = pytest.mark.skipif(
     not hasattr(torch.library, 'opcheck'), reason='torch.library.opcheck came with torch 2.4'
 )
+
+
+# Values of ATEN_CPU_CAPABILITY, and what torch calls them (torch 2.1 says NO AVX for DEFAULT).
+CPU_LEVELS = {
+    'default': 'DEFAULT' if TORCH >= (2, 2) else 'NO AVX',
+    'avx2': 'AVX2',
+    'avx512': 'AVX512',
+}
+
+
+def cpu_supports(level: str) -> bool:
+    """Whether this machine runs a level of ATEN_CPU_CAPABILITY that can be asked for."""
+    own = [*CPU_LEVELS.values()].index(torch.backends.cpu.get_cpu_capability())
+    # The capability of this process may have been lowered by the environment variable.
+    if own < 2 and torch.cpu._is_avx512_supported():
+        own = 2
+    elif own < 1 and torch.cpu._is_avx2_supported():
+        own = 1
+    return [*CPU_LEVELS].index(level) <= own
 
 
 # Layouts ------------------------------------------------------------------------------------------
@@ -125,37 +141,41 @@ def random_tensor(
     return torch.randn(shape, dtype=torch.float64, generator=generator(seed)).to(device, dtype)
 
 
+def pwlu_parameters(g: torch.Generator, groups: int, num_intervals: int) -> tuple[Tensor, ...]:
+    """Random float64 parameters of a PWLU, other bounds for each group, in the order of the op."""
+
+    def uniform(shape, low, high):
+        return torch.rand(shape, dtype=torch.float64, generator=g) * (high - low) + low
+
+    left = uniform(groups, -3.5, -1.5)
+    return (
+        left,
+        left + uniform(groups, 4, 7),
+        uniform(groups, -0.5, 0.5),
+        uniform(groups, 0.5, 1.5),
+        uniform((groups, num_intervals + 1), -2, 2),
+    )
+
+
 def make_parameters(
     channels: int,
     num_intervals: int,
     dtype: torch.dtype = torch.float64,
     device: str = 'cpu',
     seed: int = 0,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Random parameters of a PWLU, other bounds for each channel, in the order of the op."""
-    g = generator(seed)
-
-    def uniform(shape, low, high):
-        return torch.rand(shape, dtype=torch.float64, generator=g) * (high - low) + low
-
-    left = uniform(channels, -3.5, -1.5)
-    parameters = (
-        left,
-        left + uniform(channels, 4, 7),
-        uniform(channels, -0.5, 0.5),
-        uniform(channels, 0.5, 1.5),
-        uniform((channels, num_intervals + 1), -2, 2),
-    )
+) -> tuple[Tensor, ...]:
+    """The same in a dtype, on a device."""
+    parameters = pwlu_parameters(generator(seed), channels, num_intervals)
     return tuple(p.to(device, dtype) for p in parameters)
 
 
 def per_channel(parameter: Tensor, x: Tensor, channel_dim: int | None) -> Tensor:
-    """A (C,) or (1,) tensor shaped to broadcast against x."""
+    """A tensor with an entry for each group of channels, shaped to broadcast against x."""
     if parameter.numel() == 1:
         return parameter.reshape(())
     shape = [1] * x.dim()
     shape[channel_dim] = -1
-    return parameter.reshape(shape)
+    return parameter.repeat_interleave(x.size(channel_dim) // parameter.numel()).reshape(shape)
 
 
 def between_breakpoints(
@@ -225,55 +245,6 @@ class Tolerance:
 
     elements: float
     sums: float
-
-
-# By the dtype of x, with float32 parameters unless x is float64. Beside them the worst that the
-# CPU's tests measured on any instruction set, all of it where N = 64 makes slopes of 60: x - left
-# edge is rounded once, and multiplied by the slope. Half precisions round the result, too.
-PWLU_TOLERANCES = {
-    torch.float64: Tolerance(3e-14, 2e-14),  # 1.1e-14, 7.1e-15
-    torch.float32: Tolerance(1e-5, 1e-5),  # 6.1e-6, 5.0e-6
-    torch.float16: Tolerance(2**-11, 1e-5),  # 4.8e-4, 4.9e-6
-    torch.bfloat16: Tolerance(2**-8, 1e-5),  # 3.8e-3, 4.9e-6
-}
-
-
-def compare_pwlu(
-    x: Tensor,
-    parameters: Sequence[Tensor],
-    grad: Tensor,
-    channel_dim: int | None,
-    tolerance: Tolerance | None = None,
-    what: str = '',
-) -> dict[str, float]:
-    """Fails unless mmact.ops.pwlu, both forms, and its gradients are those of the reference.
-
-    The reference runs in float64 on the CPU, on the very numbers that the op gets. Also checks what
-    the op promises of its results: dtypes, and the memory layout of torch.empty_like(x).
-
-    Returns:
-        The measured error() of each result.
-    """
-    tolerance = tolerance or PWLU_TOLERANCES[x.dtype]
-    dim = 1 if channel_dim is None else channel_dim
-    exact = [t.detach().cpu().double() for t in (grad, x, *parameters)]
-    expected = (
-        reference.pwlu(*exact[1:], channel_dim=dim),
-        *reference.pwlu_bwd(*exact, channel_dim=dim),
-    )
-    actual = with_gradients(lambda x, *p: ops.pwlu(x, *p, channel_dim=dim), x, parameters, grad)
-    inference = ops.pwlu(x, *parameters, channel_dim=dim, inference=True)
-    results = dict(zip(('y', 'x', *PWLU_PARAMETERS), actual, strict=True), inference=inference)
-    wanted = dict(zip(('y', 'x', *PWLU_PARAMETERS), expected, strict=True), inference=expected[0])
-    for name in ('y', 'x', 'inference'):
-        assert results[name].dtype == x.dtype
-        assert results[name].stride() == torch.empty_like(x).stride(), f'{what}: {name}'
-    for name, parameter in zip(PWLU_PARAMETERS, parameters, strict=True):
-        assert results[name].dtype == parameter.dtype, f'{what}: {name}'
-    for name, result in results.items():
-        limit = tolerance.sums if name in PWLU_PARAMETERS else tolerance.elements
-        assert_near(result, wanted[name], limit, f'{what}: {name}')
-    return {name: error(result, wanted[name]) for name, result in results.items()}
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
