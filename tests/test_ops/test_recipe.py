@@ -1,0 +1,72 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""docs/adding_an_activation.md says what it takes to add an op: it is done here, word for word."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from mmact.ops import has_kernel
+
+from .utils import ROOT
+
+HEAD = '// Copyright (c) mmact contributors.\n'
+FILES = 5  # that a new op touches, its case apart
+
+
+@pytest.mark.skipif(not has_kernel('pwlu', 'cpu'), reason='needs a compiler for kernels')
+def test_an_op_from_the_docs_builds_and_passes_its_case(tmp_path):
+    doc = (ROOT / 'docs/adding_an_activation.md').read_text()
+    blocks = dict(re.findall(r'```(?:cpp|python)\n(?://|#) (\S+)\n(.+?)```', doc, re.DOTALL))
+    assert len(re.findall(r'^\d\. \*\*', doc, re.MULTILINE)) == FILES
+    for name in ('mmact', 'csrc', 'tests/test_ops'):
+        ignored = shutil.ignore_patterns('__pycache__', '_C*', '.mim', *_other_ops())
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
+        shutil.copy(ROOT / name, tmp_path)
+    case = blocks.pop('tests/test_ops/cases.py')
+    with (tmp_path / 'tests/test_ops/cases.py').open('a') as file:
+        file.write(case)
+    for name, code in blocks.items():
+        assert not (tmp_path / name).exists()
+        (tmp_path / name).write_text(code)
+    # The new formula alone: building those that there are shows nothing.
+    include, use = (re.search(p, doc)[0] for p in ('#include "[a-z]+.h"(?=`)', r'use\(\w+\);'))
+    (tmp_path / 'csrc/formulas/all.h').write_text(
+        f'#pragma once\n{include}\n#define MMACT_FOR_EACH_SETTINGS(use) {use}\n'
+    )
+    environment = {
+        **os.environ,
+        'MMACT_CUDA': '0',
+        'MMACT_KERNELS': '1',
+        'PYTHONPATH': os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]),
+    }
+
+    def run(*command):
+        result = subprocess.run(
+            [sys.executable, *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+        return result.stdout
+
+    run('setup.py', '-q', 'build_ext', '--inplace')
+    printed = run(
+        '-m', 'pytest', '-q', '-p', 'no:cacheprovider', 'tests/test_ops/test_elementwise.py',
+        '-k', 'parabola and not cuda', '-c', os.devnull, '--rootdir', str(tmp_path),
+        '-o', 'markers=cuda: needs a GPU',
+    )  # fmt: skip
+    assert int(re.search(r'(\d+) passed', printed)[1]) >= 8
+
+
+def _other_ops():
+    """The ops that stay behind."""
+    return [path.name for path in (ROOT / 'csrc/ops').glob('*.cpp')]
