@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds for all tests. Needs torch and pytest alone, like the tests of ops and activations."""
 
+import os
 import sys
 
 import pytest
@@ -11,12 +12,19 @@ import torch
 torch.set_num_threads(1)
 
 
+# The library of tests/cuda_emulator, whose kernels then take the place of the CPU's.
+EMULATED = os.environ.get('MMACT_EMULATED_CUDA')
+if EMULATED:
+
+    torch.ops.load_library(EMULATED)
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason='needs a CUDA device: torch.cuda.is_available() is False')
     for item in items:
-        if 'cuda' in item.keywords:
+        if 'gpu_only' in item.keywords or ('cuda' in item.keywords and not EMULATED):
             item.add_marker(skip)
 
 

@@ -139,10 +139,10 @@ struct Batch {
   __device__ void load(const Raw* from, Pack (&to)[kCount]) const {
 #pragma unroll
     for (int j = 0; j < kCount; ++j)
-      if (has(j)) to[j] = *reinterpret_cast<const Pack*>(from + offsets[j]);
+      if (has(j)) to[j] = read_global(reinterpret_cast<const Pack*>(from + offsets[j]));
   }
   __device__ void store(const Pack& from, int j, Raw* to) const {
-    *reinterpret_cast<Pack*>(to + offsets[j]) = from;
+    write_global(reinterpret_cast<Pack*>(to + offsets[j]), from);
   }
 };
 

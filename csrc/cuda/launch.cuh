@@ -1,7 +1,7 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// Launching a kernel.
+// Launching a kernel, and its accesses to memory.
 #pragma once
 
 #include <c10/cuda/CUDAException.h>
@@ -14,9 +14,29 @@ namespace cuda {
 template <class... Parameters, class... Arguments>
 void launch_kernel(void (*kernel)(Parameters...), unsigned blocks, int threads,
                    int64_t shared_bytes, const Arguments&... arguments) {
-  const auto stream = c10::cuda::getCurrentCUDAStream().stream();
-  kernel<<<blocks, threads, static_cast<size_t>(shared_bytes), stream>>>(arguments...);
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = c10::cuda::getCurrentCUDAStream().stream();
+  C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
+}
+
+// How kernels read and write tensors of the size of x, so that an emulator can count it.
+template <class T>
+__device__ T read_global(const T* from) {
+#ifdef MMACT_EMULATE_CUDA
+  emulator::access(from, sizeof(T), false);
+#endif
+  return *from;
+}
+
+template <class T>
+__device__ void write_global(T* to, const T& value) {
+#ifdef MMACT_EMULATE_CUDA
+  emulator::access(to, sizeof(T), true);
+#endif
+  *to = value;
 }
 
 }  // namespace cuda

@@ -156,8 +156,8 @@ __global__ void __launch_bounds__(kSampleThreads)
     for (int r = 0; r < kRounds; ++r) {
       if (at(r) >= item.end) continue;
       const int64_t offset = run + at(r);
-      if (Formula::kX) packs[r] = *reinterpret_cast<const Pack*>(data.x + offset);
-      if (Formula::kGrad) grads[r] = *reinterpret_cast<const Pack*>(data.grad + offset);
+      if (Formula::kX) packs[r] = read_global(reinterpret_cast<const Pack*>(data.x + offset));
+      if (Formula::kGrad) grads[r] = read_global(reinterpret_cast<const Pack*>(data.grad + offset));
     }
 #pragma unroll
     for (int r = 0; r < kRounds; ++r) {
@@ -170,7 +170,7 @@ __global__ void __launch_bounds__(kSampleThreads)
             formula.element(f, x, grad, pixels[r * kVector + v], pixel_sums[r * kVector + v], sums);
         if (Formula::kOut) packs[r].values[v] = static_cast<Raw>(y);
       }
-      if (Formula::kOut) *reinterpret_cast<Pack*>(data.out + run + at(r)) = packs[r];
+      if (Formula::kOut) write_global(reinterpret_cast<Pack*>(data.out + run + at(r)), packs[r]);
     }
     const int count = formula.sums();
 #pragma unroll
@@ -213,8 +213,8 @@ __global__ void __launch_bounds__(kSampleThreads)
 #pragma unroll
     for (int j = 0; j < kBatchRows; ++j) {
       if (row + j >= item.end || !present) continue;
-      if (Formula::kX) xs[j] = data.x[place(j)];
-      if (Formula::kGrad) grads[j] = data.grad[place(j)];
+      if (Formula::kX) xs[j] = read_global(data.x + place(j));
+      if (Formula::kGrad) grads[j] = read_global(data.grad + place(j));
     }
 #pragma unroll
     for (int j = 0; j < kBatchRows; ++j) {
@@ -226,7 +226,7 @@ __global__ void __launch_bounds__(kSampleThreads)
         const T x = Formula::kX ? static_cast<T>(xs[j]) : T(0);
         const T grad = Formula::kGrad ? static_cast<T>(grads[j]) : T(0);
         const T y = formula.element(f, x, grad, number, pixel_sum, sums);
-        if (Formula::kOut) data.out[place(j)] = static_cast<Raw>(y);
+        if (Formula::kOut) write_global(data.out + place(j), static_cast<Raw>(y));
       }
       if (Formula::kPixelSums && data.pixel_sums != nullptr) {
         pixel_sum = add_warp(pixel_sum);

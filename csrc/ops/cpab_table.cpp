@@ -5,13 +5,8 @@
 // mmact/ops/cpab.py.
 #include "../formulas/cpab_table.h"
 
-#include <torch/library.h>
-
-#include "../cpu/host.h"
 #include "checks.h"
-#ifdef MMACT_CUDA
-#include "../cuda/host.h"
-#endif
+#include "devices.h"
 
 namespace mmact {
 namespace {
@@ -66,7 +61,6 @@ void add_to(torch::Library& m) {
 }  // namespace
 }  // namespace mmact
 
-TORCH_LIBRARY_IMPL(mmact, CPU, m) { mmact::add_to<mmact::CpuDevice>(m); }
-#ifdef MMACT_CUDA
-TORCH_LIBRARY_IMPL(mmact, CUDA, m) { mmact::add_to<mmact::CudaDevice>(m); }
-#endif
+#define MMACT_REGISTER_ON(key, Name) \
+  TORCH_LIBRARY_IMPL(mmact, key, m) { mmact::add_to<mmact::Name##Device>(m); }
+MMACT_FOR_EACH_DEVICE(MMACT_REGISTER_ON)

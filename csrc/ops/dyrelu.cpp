@@ -3,14 +3,9 @@
 //
 // mmact::dyrelu, mmact::dyrelu_squeeze and their backwards. Schemas, shape functions and autograd
 // are in mmact/ops/dyrelu.py and mmact/ops/dyrelu_squeeze.py.
-#include <torch/library.h>
-
-#include "../cpu/dyrelu_host.h"
 #include "../formulas/max_affine.h"
 #include "checks.h"
-#ifdef MMACT_CUDA
-#include "../cuda/dyrelu_host.h"
-#endif
+#include "devices.h"
 
 namespace mmact {
 namespace {
@@ -172,7 +167,6 @@ struct DyreluOps {
 }  // namespace
 }  // namespace mmact
 
-TORCH_LIBRARY_IMPL(mmact, CPU, m) { mmact::DyreluOps<mmact::CpuSamplesRun>::add_to(m); }
-#ifdef MMACT_CUDA
-TORCH_LIBRARY_IMPL(mmact, CUDA, m) { mmact::DyreluOps<mmact::CudaSamplesRun>::add_to(m); }
-#endif
+#define MMACT_REGISTER_ON(key, Name) \
+  TORCH_LIBRARY_IMPL(mmact, key, m) { mmact::DyreluOps<mmact::Name##SamplesRun>::add_to(m); }
+MMACT_FOR_EACH_DEVICE(MMACT_REGISTER_ON)

@@ -13,17 +13,12 @@
 //   (contiguous, with a row per group), `groups` and `channel_dim`.
 #pragma once
 
-#include <torch/library.h>
-
 #include <string>
 #include <tuple>
 #include <utility>
 
-#include "../cpu/host.h"
 #include "checks.h"
-#ifdef MMACT_CUDA
-#include "../cuda/host.h"
-#endif
+#include "devices.h"
 
 namespace mmact {
 
@@ -73,14 +68,13 @@ struct Op<Device, Description, void(Arguments...)> {
 
 }  // namespace mmact
 
-#define MMACT_REGISTER_ON(device, Device, Description) \
-  TORCH_LIBRARY_IMPL(mmact, device, m) { mmact::Op<mmact::Device, mmact::Description>::add_to(m); }
-
-// Registers the kernels of an op for all devices of the build.
-#ifdef MMACT_CUDA
-#define MMACT_REGISTER(Description)              \
-  MMACT_REGISTER_ON(CPU, CpuDevice, Description) \
-  MMACT_REGISTER_ON(CUDA, CudaDevice, Description)
-#else
-#define MMACT_REGISTER(Description) MMACT_REGISTER_ON(CPU, CpuDevice, Description)
-#endif
+// Registers the kernels of an op for all devices.
+#define MMACT_REGISTER(Description)                                   \
+  namespace {                                                         \
+  using Registered = mmact::Description;                              \
+  }                                                                   \
+  MMACT_FOR_EACH_DEVICE(MMACT_REGISTER_ON)
+#define MMACT_REGISTER_ON(key, Name)               \
+  TORCH_LIBRARY_IMPL(mmact, key, m) {              \
+    mmact::Op<mmact::Name##Device, Registered>::add_to(m); \
+  }

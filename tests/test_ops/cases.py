@@ -251,7 +251,8 @@ CASES = {
 # Largest error() allowed, by case: of results and of sums in float64, and the same in float32. They
 # are twice the worst that the CPU's tests measured on any instruction set, rounded up. Errors are
 # cancellation in polynomials (above all on the portable build, which rounds every product before it
-# is added), slopes of 60 where N = 64, and sums of thousands of elements.
+# is added), slopes of 60 where N = 64, and sums of thousands of elements. RPAU's noise is worst in
+# some of millions of elements (test_cuda.py).
 _TOLERANCES = {
     'arelu': (8e-16, 7e-14, 3e-7, 3e-5),
     'cpab': (9e-16, 9e-15, 4e-7, 2e-6),
@@ -282,7 +283,7 @@ _TOLERANCES = {
     'pwlu_31': (1e-14, 9e-15, 7e-6, 1e-5),
     'pwlu_64': (2e-14, 2e-13, 2e-5, 2e-5),
     'pwlu_inference': (4e-15, 2e-14, 3e-6, 6e-6),
-    'rpau': (9e-14, 9e-14, 2e-5, 7e-5),
+    'rpau': (9e-14, 9e-14, 6e-5, 7e-5),
     'rpau_2_3_a': (3e-15, 5e-15, 1e-6, 3e-6),
 }
 

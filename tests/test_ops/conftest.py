@@ -3,8 +3,10 @@
 
 import pytest
 
+from .utils import GPU
 
-@pytest.fixture(params=['cpu', pytest.param('cuda', marks=pytest.mark.cuda)])
+
+@pytest.fixture(params=['cpu', pytest.param(GPU, marks=pytest.mark.cuda, id='cuda')])
 def device(request):
     """Where an op's test runs."""
     return request.param

@@ -9,18 +9,26 @@ from mmact import ops
 
 from .cases import CASES
 from .test_elementwise import SOME_CASES, compare, contiguous_arguments, run
-from .utils import LAYOUTS, PWLU_PARAMETERS, assert_near, make_parameters, same_bits, with_gradients
+from .utils import (
+    GPU,
+    LAYOUTS,
+    PWLU_PARAMETERS,
+    assert_near,
+    make_parameters,
+    same_bits,
+    with_gradients,
+)
 
 pytestmark = pytest.mark.cuda
 
-DEVICE = 'cuda'
+gpu_only = pytest.mark.gpu_only
 
 
 def on_gpu(name, shape, groups, seed=1):
     """(case, x, parameters, grad) in float32, groups being 1 for functions of a layer."""
     case = CASES[name]
     groups = groups if 'channel' in case.groups else 1
-    return case, *contiguous_arguments(case, shape, 1, groups, torch.float32, DEVICE, seed)
+    return case, *contiguous_arguments(case, shape, 1, groups, torch.float32, GPU, seed)
 
 
 @pytest.mark.parametrize('layout', ['nchw', 'channels_last'])
@@ -44,6 +52,7 @@ def test_many_chunks(name):
         compare(name, x, parameters, grad, 1, f'{shape}')
 
 
+@gpu_only
 @pytest.mark.parametrize('layout', ['planes', 'odd_planes', 'tokens', 'layer'])
 def test_more_than_2_to_the_31_elements(layout):
     """Offsets beyond 32 bits: the whole must equal its parts."""
@@ -55,9 +64,9 @@ def test_more_than_2_to_the_31_elements(layout):
         'tokens': ((8, (1 << 23) + 1, 33), 2, 33),
         'layer': ((8, (1 << 28) + 3), 0, 1),
     }[layout]
-    parameters = make_parameters(channels, 8, torch.float32, DEVICE)
-    generator = torch.Generator(DEVICE).manual_seed(0)
-    x = torch.empty(shape, dtype=torch.float16, device=DEVICE).normal_(generator=generator)
+    parameters = make_parameters(channels, 8, torch.float32, GPU)
+    generator = torch.Generator(GPU).manual_seed(0)
+    x = torch.empty(shape, dtype=torch.float16, device=GPU).normal_(generator=generator)
     grad = torch.empty_like(x).uniform_(generator=generator)
     assert x.numel() > 2**31
     y, gx, *sums = with_gradients(
@@ -79,6 +88,7 @@ def test_more_than_2_to_the_31_elements(layout):
         assert_near(g / size.max(), total / size.max(), 1e-5, name)
 
 
+@gpu_only
 @pytest.mark.parametrize('name', SOME_CASES)
 def test_runs_on_the_current_stream(name):
     """Work queued before it on its stream is done, whatever the default stream does."""
@@ -96,6 +106,7 @@ def test_runs_on_the_current_stream(name):
     assert all(map(same_bits, actual, expected))
 
 
+@gpu_only
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')
 @pytest.mark.parametrize('name', SOME_CASES)
 def test_runs_on_the_device_of_x(name):
@@ -112,6 +123,7 @@ def test_runs_on_the_device_of_x(name):
         case.call(x, *parameters, channel_dim=1)
 
 
+@gpu_only
 @pytest.mark.parametrize('name', [name for name in SOME_CASES if name != 'arelu'])
 def test_parameters_on_another_device_are_refused(name):
     case, x, parameters, _ = on_gpu(name, (2, 3, 4), 3)
@@ -119,6 +131,7 @@ def test_parameters_on_another_device_are_refused(name):
         case.call(x, *(p.cpu() for p in parameters), channel_dim=1)
 
 
+@gpu_only
 @pytest.mark.parametrize('name', SOME_CASES)
 def test_never_waits_for_the_gpu(name):
     case, x, parameters, grad = on_gpu(name, (2, 3, 40), 3)
@@ -130,6 +143,7 @@ def test_never_waits_for_the_gpu(name):
         torch.cuda.set_sync_debug_mode('default')
 
 
+@gpu_only
 @pytest.mark.parametrize('layout', ['nchw', 'channels_last'])
 @pytest.mark.parametrize('name', SOME_CASES)
 def test_cuda_graph(name, layout):

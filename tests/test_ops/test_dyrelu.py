@@ -15,6 +15,7 @@ from mmact.ops.dyrelu import MAX_FUNCTIONS
 from .utils import (
     CPU_LEVELS,
     DTYPES,
+    GPU,
     LAYOUTS,
     TORCH,
     Tolerance,
@@ -129,7 +130,7 @@ def test_kernels_are_compiled():
 @pytest.mark.cuda
 def test_cuda_kernels_are_compiled():
     for name in ('dyrelu', 'dyrelu_bwd', 'dyrelu_squeeze', 'dyrelu_squeeze_bwd_'):
-        assert has_kernel(name, 'cuda')
+        assert has_kernel(name, GPU)
 
 
 # Against the reference ----------------------------------------------------------------------------
@@ -307,7 +308,7 @@ def test_deterministic_on_any_number_of_threads(layout):
 @pytest.mark.cuda
 @pytest.mark.parametrize('layout', ['nchw', 'channels_last'])
 def test_deterministic_on_cuda(layout):
-    x, parameters, grad = make((4, 70, 50, 50), 1, 2, True, True, torch.float32, 'cuda')
+    x, parameters, grad = make((4, 70, 50, 50), 1, 2, True, True, torch.float32, GPU)
     x = LAYOUTS[layout].place(x)
     runs = [with_gradients(call(ops.dyrelu, 1), x, parameters, grad) for _ in range(5)]
     assert all(same_bits(a, b) for run in runs for a, b in zip(runs[0], run, strict=True))

@@ -18,6 +18,7 @@ from .cases import CASES, tolerance
 from .utils import (
     CPU_LEVELS,
     DTYPES,
+    GPU,
     LAYOUTS,
     assert_near,
     cpu_supports,
@@ -112,8 +113,8 @@ def test_cpu_kernels_are_compiled():
 @pytest.mark.cuda
 def test_cuda_kernels_are_compiled():
     for case in CASES.values():
-        assert has_kernel(case.op, 'cuda')
-        assert has_kernel(f'{case.op}_bwd', 'cuda')
+        assert has_kernel(case.op, GPU)
+        assert has_kernel(f'{case.op}_bwd', GPU)
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)

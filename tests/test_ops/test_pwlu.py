@@ -19,6 +19,7 @@ from mmact.ops import reference
 from .cases import tolerance
 from .utils import (
     DTYPES,
+    GPU,
     LAYOUTS,
     PWLU_PARAMETERS,
     assert_near,
@@ -31,7 +32,7 @@ from .utils import (
 )
 
 INF = math.inf
-ON_CUDA = pytest.param('cuda', marks=pytest.mark.cuda)
+ON_CUDA = pytest.param(GPU, marks=pytest.mark.cuda, id='cuda')
 
 
 def compare_pwlu(x, parameters, grad, channel_dim, what=''):

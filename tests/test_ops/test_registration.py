@@ -94,7 +94,10 @@ def test_meta_device(name):
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.cuda)])
+ON_GPU = (pytest.mark.cuda, pytest.mark.gpu_only)
+
+
+@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=ON_GPU)])
 @pytest.mark.parametrize('name', ['arelu', *OP_CASES])
 def test_compile_without_graph_breaks_and_with_changing_shapes(name, backend):
     if backend == 'inductor' and importlib.util.find_spec('triton') is None:

@@ -21,6 +21,8 @@ from torch import Tensor
 #: PyTorch's version, (major, minor).
 TORCH = tuple(int(part) for part in torch.__version__.split('.')[:2])
 ROOT = Path(__file__).resolve().parents[2]
+# Where tests marked `cuda` run.
+GPU = 'cpu' if os.environ.get('MMACT_EMULATED_CUDA') else 'cuda'
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # Names of the parameters of mmact.ops.pwlu, in order; its gradients are x's and theirs.
 PWLU_PARAMETERS = ('left_bound', 'right_bound', 'left_slope', 'right_slope', 'points')

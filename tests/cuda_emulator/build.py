@@ -1,0 +1,73 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the CUDA kernels for the emulator: python tests/cuda_emulator/build.py [--sanitize]
+
+Needs g++ on x86-64 and any build of torch. Prints the path of the library, which is built anew only
+where a source or a header has changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch.utils.cpp_extension import include_paths
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+TORCH_LIB = Path(torch.__file__).parent / 'lib'
+# One set of flags for all files: they share templates.
+COMMON = ['-std=c++17', '-O1', '-fPIC', '-fvisibility=hidden']
+SANITIZE = ['-g', '-fsanitize=address,undefined', '-fno-sanitize=vptr', '-fno-omit-frame-pointer']
+COMPILE = [
+    *('-DMMACT_EMULATE_CUDA', '-Wall', '-Wno-unknown-pragmas', '-Wno-psabi'),
+    *('-include', str(HERE / 'emulator.h'), '-I', str(HERE / 'include')),
+    *(f'-isystem{path}' for path in include_paths()),
+    f'-D_GLIBCXX_USE_CXX11_ABI={int(torch._C._GLIBCXX_USE_CXX11_ABI)}',
+]
+
+
+def compile_one(source: Path, out: Path, sanitize: bool = False) -> None:
+    """Compiles a source to an object."""
+    flags = [*COMMON, *(SANITIZE if sanitize else []), *COMPILE]
+    subprocess.run(['g++', *flags, '-x', 'c++', '-c', str(source), '-o', str(out)], check=True)
+
+
+def link(objects: list[str], library: Path, sanitize: bool = False) -> None:
+    """Links objects, the first of which win where several have a template."""
+    flags = ['-shared', *COMMON, *(SANITIZE if sanitize else [])]
+    libraries = [f'-L{TORCH_LIB}', '-lc10', '-ltorch_cpu', '-ltorch']
+    partial = library.with_suffix('.partial')
+    subprocess.run(['g++', *flags, *objects, '-o', str(partial), *libraries], check=True)
+    partial.rename(library)
+
+
+def build(sanitize: bool = False) -> Path:
+    """Returns the library of the project's kernels."""
+    csrc = ROOT / 'csrc'
+    sources = [*sorted(csrc.glob('cuda/*.cu')), *sorted(csrc.glob('ops/*.cpp'))]
+    sources.append(HERE / 'emulator.cpp')
+    inputs = [*sorted(csrc.rglob('*.*')), *sorted(HERE.rglob('*.h')), HERE / 'emulator.cpp']
+    state = hashlib.sha256(b''.join(path.read_bytes() for path in inputs if path.is_file()))
+    state.update(f'{torch.__version__} {sanitize} {COMMON} {SANITIZE}'.encode())
+    folder = ROOT / 'build/cuda_emulator' / state.hexdigest()[:12]
+    library = folder / 'emulated.so'
+    if library.exists():
+        return library
+    folder.mkdir(parents=True, exist_ok=True)
+    objects = [folder / f'{source.name}.o' for source in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, sources, objects, [sanitize] * len(sources)))
+    link([str(path) for path in objects], library, sanitize)
+    return library
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--sanitize', action='store_true', help='AddressSanitizer and UBSan')
+    print(build(parser.parse_args().sanitize))
