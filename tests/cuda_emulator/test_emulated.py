@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The CUDA kernels, run on the CPU: `make cuda-emulated` runs all tests marked `cuda` so, this some."""
+"""The CUDA kernels on the CPU: `make cuda-emulated` runs all tests marked `cuda` so, this some."""
 
 import os
 import platform
