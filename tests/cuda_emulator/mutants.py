@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Breaks what only the CUDA kernels have, one thing at a time, and sees the emulated tests fail.
 
-python tests/cuda_emulator/mutants.py [NUMBER ...] takes about a minute for each. A mutant's own objects
-are linked first, so that its templates are those that count.
+python tests/cuda_emulator/mutants.py [NUMBER ...] takes about a minute for each. The objects of a
+mutant are linked first, so that its templates are those that count.
 """
 
 from __future__ import annotations
