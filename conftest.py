@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds for all tests. Needs torch and pytest alone, like the tests of ops and activations."""
 
+import importlib
 import os
 import sys
 
