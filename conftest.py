@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds for all tests. Needs torch and pytest alone, like the tests of ops and activations."""
 
-import importlib
 import os
 import sys
 
@@ -16,7 +15,6 @@ torch.set_num_threads(1)
 # The library of tests/cuda_emulator, whose kernels then take the place of the CPU's.
 EMULATED = os.environ.get('MMACT_EMULATED_CUDA')
 if EMULATED:
-
     torch.ops.load_library(EMULATED)
 
 

@@ -69,12 +69,10 @@ struct Op<Device, Description, void(Arguments...)> {
 }  // namespace mmact
 
 // Registers the kernels of an op for all devices.
-#define MMACT_REGISTER(Description)                                   \
-  namespace {                                                         \
-  using Registered = mmact::Description;                              \
-  }                                                                   \
+#define MMACT_REGISTER(Description)      \
+  namespace {                            \
+  using Registered = mmact::Description; \
+  }                                      \
   MMACT_FOR_EACH_DEVICE(MMACT_REGISTER_ON)
-#define MMACT_REGISTER_ON(key, Name)               \
-  TORCH_LIBRARY_IMPL(mmact, key, m) {              \
-    mmact::Op<mmact::Name##Device, Registered>::add_to(m); \
-  }
+#define MMACT_REGISTER_ON(key, Name) \
+  TORCH_LIBRARY_IMPL(mmact, key, m) { mmact::Op<mmact::Name##Device, Registered>::add_to(m); }
