@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds for all tests. Needs torch and pytest alone, like the tests of ops and activations."""
 
+import importlib
 import os
 import sys
 
@@ -11,10 +12,10 @@ import torch
 # `make test` runs a process per core; threads beyond that only wait for each other.
 torch.set_num_threads(1)
 
-
 # The library of tests/cuda_emulator, whose kernels then take the place of the CPU's.
 EMULATED = os.environ.get('MMACT_EMULATED_CUDA')
 if EMULATED:
+    importlib.import_module('mmact.ops')  # the kernels that are registered last win
     torch.ops.load_library(EMULATED)
 
 
