@@ -142,6 +142,7 @@ def _observe(
         if first_is_enough:
             failures.clear()
             break
+    dry.complete = not failures and last is not None
     if failures:
         report.notes.append('A dry run failed. ' + '; '.join(failures))
     return last, outputs
@@ -176,7 +177,7 @@ def _plan(
     """The activation for a site, not installed yet; or why there is none."""
 
     def kept(reason: str) -> Kept:
-        return Kept(site.path, site.original.kind, reason, site.place)
+        return Kept(site.path, site.original.kind, reason, site.place, site.function)
 
     calls = site.calls
     if calls and all(c.map_size is not None and c.map_size < min_size for c in calls):
@@ -272,6 +273,7 @@ def _replaced(
         max((c.high for c in site.calls), default=None),
         sum(p.numel() for p in act.parameters()),
         site.place,
+        site.function,
     )
 
 

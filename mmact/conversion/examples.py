@@ -128,7 +128,7 @@ def _openmmlab(model: nn.Module, codebase: str, shape: tuple[int, ...] | None) -
     def run(mode: str) -> Callable[[], Any]:
         # New samples each time: heads write into them.
         return lambda: model(
-            image, [_SAMPLES[codebase](shape[-2:], image.device) for _ in image], mode=mode
+            image, [_SAMPLES[codebase](model, shape[-2:], image.device) for _ in image], mode=mode
         )
 
     modes = (('loss', True), ('tensor', False))
@@ -149,7 +149,7 @@ def _metainfo(size: Sequence[int]) -> dict[str, Any]:
     )
 
 
-def _detection(size: Sequence[int], device: torch.device) -> Any:
+def _detection(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
     structures = importlib.import_module('mmdet.structures')
     masks = importlib.import_module('mmdet.structures.mask')
     data = importlib.import_module('mmengine.structures')
@@ -157,14 +157,14 @@ def _detection(size: Sequence[int], device: torch.device) -> Any:
     sample = structures.DetDataSample(metainfo=_metainfo(size))
     boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.4, 0.3, 0.9, 0.9]], device=device)
     boxes = boxes * boxes.new_tensor([width, height, width, height])
-    bitmaps = torch.zeros(2, height, width, dtype=torch.uint8)
-    for bitmap, (left, top, right, bottom) in zip(bitmaps, boxes.int().tolist(), strict=True):
-        bitmap[top:bottom, left:right] = 1
-    sample.gt_instances = data.InstanceData(
-        bboxes=boxes,
-        labels=torch.zeros(2, dtype=torch.long, device=device),
-        masks=masks.BitmapMasks(bitmaps.numpy(), height, width),
-    )
+    labels = torch.zeros(2, dtype=torch.long, device=device)
+    sample.gt_instances = data.InstanceData(bboxes=boxes, labels=labels)
+    if any('mask' in name for name, _ in model.named_modules()):
+        # Assigners of others take the centres of masks for those of boxes where there are masks.
+        bitmaps = torch.zeros(2, height, width, dtype=torch.uint8)
+        for bitmap, (left, top, right, bottom) in zip(bitmaps, boxes.int().tolist(), strict=True):
+            bitmap[top:bottom, left:right] = 1
+        sample.gt_instances.masks = masks.BitmapMasks(bitmaps.numpy(), height, width)
     sample.ignored_instances = data.InstanceData(
         bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long, device=device)
     )
@@ -173,7 +173,7 @@ def _detection(size: Sequence[int], device: torch.device) -> Any:
     return sample
 
 
-def _segmentation(size: Sequence[int], device: torch.device) -> Any:
+def _segmentation(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
     structures = importlib.import_module('mmseg.structures')
     data = importlib.import_module('mmengine.structures')
     sample = structures.SegDataSample(metainfo=_metainfo(size))
@@ -183,18 +183,54 @@ def _segmentation(size: Sequence[int], device: torch.device) -> Any:
     return sample
 
 
-def _classification(size: Sequence[int], device: torch.device) -> Any:
+def _classification(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
     structures = importlib.import_module('mmpretrain.structures')
     label = torch.zeros(1, dtype=torch.long, device=device)
     return structures.DataSample(metainfo=_metainfo(size)).set_gt_label(label)
 
 
-def _pose(size: Sequence[int], device: torch.device) -> Any:
-    structures = importlib.import_module('mmpose.structures')
-    return structures.PoseDataSample(metainfo=_metainfo(size))
+def _pose(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
+    """A person whose key points the head's own codec encodes."""
+    numpy = importlib.import_module('numpy')
+    formatting = importlib.import_module('mmpose.datasets.transforms')
+    height, width = size
+    head = getattr(model, 'head', None)
+    codec = getattr(head, 'decoder', None)
+    number = next(
+        n
+        for n in (*(getattr(head, a, None) for a in _KEYPOINTS), 17)
+        if isinstance(n, int) and not isinstance(n, bool)
+    )
+    points = numpy.random.default_rng(0).uniform(0.2, 0.8, (1, number, 2)) * (width, height)
+    person = dict(
+        img=numpy.zeros((height, width, 3), numpy.uint8),
+        img_shape=(height, width),
+        bbox=numpy.array([[0, 0, width, height]], numpy.float32),
+        bbox_scale=numpy.array([[width, height]], numpy.float32),
+        bbox_score=numpy.ones(1, numpy.float32),
+        bboxes=numpy.array([[0, 0, width, height]], numpy.float32),
+        area=numpy.array([width * height], numpy.float32),
+        category_id=[1],
+        keypoints=points.astype(numpy.float32),
+        keypoints_visible=numpy.ones((1, number), numpy.float32),
+    )
+    if codec is not None:
+        more = {key: person[key] for key in codec.auxiliary_encode_keys if key in person}
+        shown = {key: person[key] for key in ('keypoints', 'keypoints_visible')}
+        person.update(codec.encode(**shown, **more))
+        for name in ('field', 'instance', 'label'):
+            table = getattr(codec, f'{name}_mapping_table', None)
+            if table:
+                person[f'{name}_mapping_table'] = table
+    sample = formatting.PackPoseInputs(meta_keys=())(person)['data_samples']
+    sample.set_metainfo(dict(**_metainfo(size), input_size=(width, height)))
+    return sample.to(device)
 
 
-_SAMPLES: dict[str, Callable[[Sequence[int], torch.device], Any]] = {
+#: Where heads of MMPose have the number of their key points.
+_KEYPOINTS = ('num_keypoints', 'num_joints', 'out_channels')
+
+_SAMPLES: dict[str, Callable[[nn.Module, Sequence[int], torch.device], Any]] = {
     'mmdet': _detection,
     'mmseg': _segmentation,
     'mmpretrain': _classification,
