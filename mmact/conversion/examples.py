@@ -159,6 +159,7 @@ def _detection(model: nn.Module, size: Sequence[int], device: torch.device) -> A
     boxes = boxes * boxes.new_tensor([width, height, width, height])
     labels = torch.zeros(2, dtype=torch.long, device=device)
     sample.gt_instances = data.InstanceData(bboxes=boxes, labels=labels)
+    sample.proposals = data.InstanceData(bboxes=boxes, scores=boxes.new_ones(2))  # Fast R-CNN
     if any('mask' in name for name, _ in model.named_modules()):
         # Assigners of others take the centres of masks for those of boxes where there are masks.
         bitmaps = torch.zeros(2, height, width, dtype=torch.uint8)

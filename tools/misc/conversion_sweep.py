@@ -32,6 +32,8 @@ from torch import Tensor, nn
 
 import mmact
 from mmact.conversion import REPLACES
+from mmact.conversion.convert import _difference, _tensors
+from mmact.conversion.dry_run import evaluating
 from mmact.conversion.examples import runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,6 +185,26 @@ def convert(model: nn.Module, act_cfg: dict, example: Any, **kwargs) -> mmact.co
         return mmact.convert(model, act_cfg, **kwargs)
 
 
+def features(model: nn.Module, example: Any) -> list[Tensor] | None:
+    """What a detector's backbone and neck make of an image, which no choice of boxes cuts."""
+    if not hasattr(model, 'extract_feat') or type(model).__module__.split('.')[0] != 'mmdet':
+        return None
+    torch.manual_seed(1)
+    image = torch.randn(1, 3, 2 * SIDE, 2 * SIDE)
+    with evaluating(model):
+        try:
+            return _tensors(model.extract_feat(image))
+        except Exception:
+            return None
+
+
+def difference(
+    before: list[Tensor] | None, after: list[Tensor] | None, report: mmact.conversion.Report
+) -> float | None:
+    """Largest difference of the features, or else of the outputs, as a share of the largest."""
+    return _difference(before, after) if before and after else report.difference
+
+
 def step(model: nn.Module, example: Any) -> dict[str, Any]:
     """Runs one training step; returns its loss and the parameters that got a gradient."""
     model.train()
@@ -204,10 +226,15 @@ def step(model: nn.Module, example: Any) -> dict[str, Any]:
     return dict(failed='; '.join(failures))
 
 
-def _by_rule(kept: mmact.conversion.Kept) -> bool:
-    """Whether a site stays because it is to: a gate, a pooled branch, a module nobody calls."""
+_CLASSES = ('left', 'unreached', 'stay')
+
+
+def _class(kept: mmact.conversion.Kept) -> str:
+    """Whether a site was left, stays by rule (gates, pooled branches), or is in code for others."""
     rules = ('below min_size', 'nothing calls it')
-    return kept.was not in REPLACES or any(rule in kept.reason for rule in rules)
+    if kept.was not in REPLACES or any(rule in kept.reason for rule in rules):
+        return 'stay'
+    return 'unreached' if kept.reason.startswith('stays for calls') else 'left'
 
 
 def _losses(outputs: Any) -> list[Tensor]:
@@ -228,18 +255,37 @@ def _line(error: BaseException) -> str:
 
 def examine(name: str, candidates: list[str]) -> dict[str, Any]:
     """Builds, converts and trains one model."""
-    failed = []
+    failed, first = [], None
     for candidate in candidates[:8]:
         try:
-            model, example = build(name, candidate)
-            break
-        except Exception as error:
-            failed.append(_line(error))
-    else:
-        return dict(built=False, why=failed[0] if failed else 'no config')
+            result = convert_and_train(name, candidate)
+        except _NotBuilt as error:
+            failed.append(str(error))
+            continue
+        if not any('device cpu not found' in note for note in result['notes']):
+            return result
+        first = first or result  # an op has no kernel for CPUs: perhaps the next does without
+    return first or dict(built=False, why=failed[0] if failed else 'no config')
+
+
+class _NotBuilt(Exception):
+    pass
+
+
+def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
+    """Converts and trains one model that can be built.
+
+    Raises:
+        _NotBuilt: If it cannot.
+    """
+    try:
+        model, example = build(name, candidate)
+    except Exception as error:
+        raise _NotBuilt(_line(error)) from None
     result: dict[str, Any] = dict(built=True, model=candidate)
     result['parameters'] = sum(p.numel() for p in model.parameters())
     keys = set(model.state_dict())
+    before_features = features(model, example)
     before = step(model, example)
     del model
     gc.collect()
@@ -255,14 +301,14 @@ def examine(name: str, candidates: list[str]) -> dict[str, Any]:
         function = kind == 'functions'
         replaced = [r for r in report.replaced if r.function == function]
         kept = [k for k in report.kept if k.function == function]
-        left = [k for k in kept if not _by_rule(k)]
-        result[kind] = dict(replaced=len(replaced), left=len(left), stay=len(kept) - len(left))
+        reasons = Counter(_class(k) for k in kept)
+        result[kind] = dict(replaced=len(replaced), **{c: reasons[c] for c in _CLASSES})
     result['was'] = dict(Counter(r.was for r in report.replaced))
     result['left'] = [
-        [k.path, k.was, k.reason, Path(k.place).name] for k in report.kept if not _by_rule(k)
+        [k.path, k.was, k.reason, Path(k.place).name] for k in report.kept if _class(k) != 'stay'
     ]
     result['notes'] = report.notes
-    result['difference'] = dict(PWLU=report.difference)
+    result['difference'] = dict(PWLU=difference(before_features, features(model, example), report))
     result['error'] = max((r.error for r in report.replaced if r.error is not None), default=None)
     result['keys lost'] = sorted(keys - set(model.state_dict()))
     after = step(model, example)
@@ -280,7 +326,7 @@ def examine(name: str, candidates: list[str]) -> dict[str, Any]:
     def another(act: str, replaces: str) -> None:
         model, example = build(name, candidate)
         other = convert(model, dict(type=act), example, replaces=replaces)
-        result['difference'][act] = other.difference
+        result['difference'][act] = difference(before_features, features(model, example), other)
 
     kinds = result['was']
     if 'ReLU' in kinds:
