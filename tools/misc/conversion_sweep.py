@@ -13,6 +13,7 @@ done again. ``--page`` writes the tables of docs/conversion_sweep.md from it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import multiprocessing
@@ -102,7 +103,30 @@ def _size(name: str) -> tuple:
 
 
 def build(name: str, candidate: str) -> tuple[nn.Module, Any]:
-    """A model with random weights, and the example to convert it with."""
+    """A model with random weights, and the example to convert it with.
+
+    Its BatchNorms have seen the example: with their first statistics the features of deep networks
+    vanish, and with them what differences could be compared with.
+    """
+    model, example = _random_model(name, candidate)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for way in runs(model, example)[0] if norms else ():
+        if way.training:
+            continue
+        model.eval()
+        for norm in norms:
+            norm.momentum = 1.0
+            norm.train()
+        with contextlib.suppress(Exception), torch.no_grad():
+            way.run()
+            break
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.train(), example
+
+
+def _random_model(name: str, candidate: str) -> tuple[nn.Module, Any]:
     library, _, rest = name.partition('/')
     torch.manual_seed(0)
     if library in CODEBASES:
@@ -130,7 +154,7 @@ def build(name: str, candidate: str) -> tuple[nn.Module, Any]:
     if candidate == 'video':
         side = 224 if rest in ('mvit_v2_s', 's3d') else SIDE
         return model, torch.randn(1, 3, 16, side, side)
-    side = 224 if rest in ('maxvit_t', 'vit_b_32', 'inception_v3') else SIDE
+    side = {'maxvit_t': 224, 'vit_b_32': 224, 'inception_v3': 299}.get(rest, SIDE)
     return model, torch.randn(2, 3, side, side)
 
 
