@@ -4,7 +4,7 @@
 # Usage: tools/demo_convert.sh PYTHON WORK_DIR
 set -euo pipefail
 python=$1 dir=$2
-configs=configs/demo/mask-rcnn
+configs=configs/demo/conversion/mask-rcnn
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=4294967296
 
 echo "[demo] training with ReLU (some minutes on 2 cores); logs in $dir"

@@ -179,6 +179,23 @@ def test_what_nothing_calls_stays():
     assert [(k.path, k.reason.split(':')[0]) for k in report.kept] == [('idle', 'nothing calls it')]
 
 
+def test_no_width_is_guessed():
+    """Where no dry run comes to, the layers beside an activation must leave no choice."""
+
+    class Head(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.conv, self.logits = nn.Conv2d(3, 4, 1), nn.Conv2d(4, classes, 1)
+            self.relu = nn.ReLU()
+
+        def forward(self, x, wanted):
+            return self.logits(self.relu(self.conv(x)))
+
+    report = mmact.convert(Head(9), dict(type='PWLU'))
+    assert 'do not tell' in report.kept[0].reason
+    assert mmact.convert(Head(4), dict(type='PWLU')).replaced[0].channels == 4
+
+
 def test_max_error_refuses():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SiLU())
     report = mmact.convert(model, dict(type='PAU'), example=torch.randn(2, 3, 8, 8), max_error=1e-9)

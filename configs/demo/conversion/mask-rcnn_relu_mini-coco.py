@@ -1,6 +1,6 @@
 # The demo's Mask R-CNN as MMDetection has it, with ReLU: what `make demo-convert` trains, and then
 # converts.
-_base_ = './mask-rcnn_pwlu_mini-coco.py'
+_base_ = '../mask-rcnn_pwlu_mini-coco.py'
 
 model = dict(
     backbone=dict(
