@@ -9,6 +9,7 @@ keeps it, and loses it in what does not (attention's products, a reshape across 
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 from collections.abc import Callable, Iterator
@@ -185,8 +186,10 @@ class DryRun(TorchFunctionMode):
             if x.dim() > 2:
                 per_sample = x[0].numel()
                 size = per_sample if dim is None else per_sample // x.size(dim)
-            finite = x[x.isfinite()]
-            low, high = (finite.min().item(), finite.max().item()) if finite.numel() else (0, 0)
+            low, high = (bound.item() for bound in x.aminmax())
+            if not math.isfinite(low) or not math.isfinite(high):
+                finite = x[x.isfinite()]
+                low, high = (t.item() for t in finite.aminmax()) if finite.numel() else (0.0, 0.0)
             return Call(
                 caller,
                 position,

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_SIZE = 256
+_SIZE, _LARGE = 256, 640
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,23 @@ def runs(model: nn.Module, example: Any) -> tuple[list[Run], bool]:
     if example is not None:
         call = _call(model, example)
         return [Run('the example', False, call), Run('the example', True, call)], False
-    for base in type(model).__mro__:
-        codebase = base.__module__.partition('.')[0]
-        if codebase in _SAMPLES and hasattr(model, 'data_preprocessor'):
-            return _openmmlab(model, codebase, shape), False
+    codebase = _codebase(model)
+    if codebase:
+        # Trackers and others that are made of several models do not run as one.
+        parts = [m for m in model.children() if _codebase(m)]
+        ways = _openmmlab(model, codebase, shape)
+        return ways + [w for m in parts for w in _openmmlab(m, _codebase(m), shape)], False
     if shape is not None:
         image = _random(model, shape)
         return [Run(f'an input of {shape}', mode, lambda: model(image)) for mode in (0, 1)], False
     return _guesses(model), True
+
+
+def _codebase(model: nn.Module) -> str | None:
+    """The codebase that a whole model is of; None for parts of models, and all others."""
+    names = [base.__module__.partition('.')[0] for base in type(model).__mro__]
+    found = next((name for name in names if name in _SAMPLES), None)
+    return found if hasattr(model, 'data_preprocessor') else None
 
 
 def _call(model: nn.Module, example: Any) -> Callable[[], Any]:
@@ -122,17 +132,28 @@ def _image_size(model: nn.Module) -> tuple[int, int]:
 
 
 def _openmmlab(model: nn.Module, codebase: str, shape: tuple[int, ...] | None) -> list[Run]:
+    given = shape is not None
     shape = shape or (1, 3, *_image_size(model))
-    image = _random(model, shape)
+    # Deep pyramids have kernels, or numbers of proposals, that a small image is too small for.
+    shapes = [shape] if given or shape[-2:] != (_SIZE, _SIZE) else [shape, (1, 3, _LARGE, _LARGE)]
+
+    def once(mode: str, shape: tuple[int, ...]) -> Any:
+        image = _random(model, shape)
+        # New samples each time: heads write into them.
+        samples = [_SAMPLES[codebase](model, shape[-2:], image.device) for _ in image]
+        return model(image, samples, mode=mode)
 
     def run(mode: str) -> Callable[[], Any]:
-        # New samples each time: heads write into them.
-        return lambda: model(
-            image, [_SAMPLES[codebase](model, shape[-2:], image.device) for _ in image], mode=mode
-        )
+        def tried() -> Any:
+            for shape in shapes[:-1]:
+                with contextlib.suppress(RuntimeError):
+                    return once(mode, shape)
+            return once(mode, shapes[-1])
+
+        return tried
 
     modes = (('loss', True), ('tensor', False))
-    return [Run(f'mode={mode!r} on {shape}', training, run(mode)) for mode, training in modes]
+    return [Run(f'mode={mode!r} on {shapes[-1]}', training, run(mode)) for mode, training in modes]
 
 
 def _metainfo(size: Sequence[int]) -> dict[str, Any]:

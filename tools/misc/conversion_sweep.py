@@ -111,15 +111,15 @@ def build(name: str, candidate: str) -> tuple[nn.Module, Any]:
     model, example = _random_model(name, candidate)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
-    for way in runs(model, example)[0] if norms else ():
-        if way.training:
-            continue
-        model.eval()
-        for norm in norms:
-            norm.momentum = 1.0
-            norm.train()
+    model.eval()
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    for sizes in (example, None) if isinstance(example, tuple) else (example,):
+        way = next(way for way in runs(model, sizes)[0] if not way.training)
         with contextlib.suppress(Exception), torch.no_grad():
             way.run()
+            example = sizes
             break
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -197,16 +197,6 @@ def _random(cfg: Any) -> Any:
         for value in cfg:
             _random(value)
     return cfg
-
-
-def convert(model: nn.Module, act_cfg: dict, example: Any, **kwargs) -> mmact.conversion.Report:
-    """Converts a model; one that does not run here goes by the layers beside its activations."""
-    try:
-        return mmact.convert(model, act_cfg, example=example, **kwargs)
-    except ValueError as error:
-        if 'does not run on the example' not in str(error):
-            raise
-        return mmact.convert(model, act_cfg, **kwargs)
 
 
 def features(model: nn.Module, example: Any) -> list[Tensor] | None:
@@ -315,12 +305,12 @@ def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
     gc.collect()
 
     model, example = build(name, candidate)
-    report = convert(model, dict(type='PWLU'), example)
+    report = mmact.convert(model, dict(type='PWLU'), example=example)
     if isinstance(example, tuple) and any('below min_size' in k.reason for k in report.kept):
         # Perhaps for the small images only.
         del model
         model, example = build(name, candidate)[0], (1, 3, 2 * SIDE, 2 * SIDE)
-        report = convert(model, dict(type='PWLU'), example)
+        report = mmact.convert(model, dict(type='PWLU'), example=example)
     for kind in ('modules', 'functions'):
         function = kind == 'functions'
         replaced = [r for r in report.replaced if r.function == function]
@@ -349,7 +339,7 @@ def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
 
     def another(act: str, replaces: str) -> None:
         model, example = build(name, candidate)
-        other = convert(model, dict(type=act), example, replaces=replaces)
+        other = mmact.convert(model, dict(type=act), example=example, replaces=replaces)
         result['difference'][act] = difference(before_features, features(model, example), other)
 
     kinds = result['was']
