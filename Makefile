@@ -15,7 +15,7 @@ DEMO_DATA := data/mini_coco
 DEMO_SEG_DATA := data/mini_cityscapes
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help setup test soak test-stack wheels cuda-emulated demo demo-pose demo-seg clean-demo lint format bench gpu clean
+.PHONY: help setup test soak test-stack wheels cuda-emulated demo demo-pose demo-seg demo-convert clean-demo lint format bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -83,6 +83,9 @@ demo-pose: setup $(DEMO_DATA) ## learn key points with Dynamic ReLU (or ACT=relu
 demo-seg: ACT = ditac
 demo-seg: setup $(DEMO_SEG_DATA) ## segment drawn streets with DiTAC (or ACT=gelu, ACT=relu) and draw what it sees
 	@tools/demo.sh $(PY) configs/demo/pspnet_$(ACT)_mini-cityscapes.py $(DEMO_DIR)-seg-$(ACT) demo-seg
+
+demo-convert: setup $(DEMO_DATA) ## train a ReLU detector, convert it to PWLU: the AP is the same; train both on
+	@tools/demo_convert.sh $(PY) $(DEMO_DIR)-convert
 
 clean-demo: ## forget the demos' training
 	@rm -rf $(DEMO_DIR)*

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import ChannelActivation, _positive_int, functions_of
+from .ditac import DiTAC
 from .pwlu import PWLU
 
 #: Numbers of intervals that are tried: even, so that the middle of the bounds is a point.
@@ -100,6 +101,26 @@ def _interpolate(f: _Rows, num_intervals: int, left: float, right: float) -> tup
     return layer, error.abs().max().item()
 
 
+def _grid(activation: nn.Module) -> tuple[float, float, int]:
+    """Bounds to take, and a number that the number of intervals is to be a multiple of.
+
+    DiTAC has corners at the ends of its domain: intervals that end there need not be narrow because
+    of them. Where it goes on in straight lines the bounds are those ends; GELU is straight enough
+    from 5 on (to 2e-5 at 8).
+    """
+    if not isinstance(activation, DiTAC):
+        return -8.0, 8.0, 1
+    a, b = activation.domain
+    if activation.version == 'leaky' and a != 0:  # outside are corners, or a jump
+        return -8.0, 8.0, 1
+    left, right = (a if activation.version in ('leaky', 'inf') else -5.0), b
+    if activation.version == 'gelu':
+        right = 5.0
+    unit = (b - a) / math.ceil(2 * (b - a))
+    below, above = (math.ceil(max(n, 0) / unit - 1e-9) for n in (a - left, right - b))
+    return a - below * unit, b + above * unit, below + above + round((b - a) / unit)
+
+
 def _take_channels(layer: PWLU, activation: nn.Module) -> None:
     """Gives the layer the activation's own words for the channels that its functions are for."""
     if isinstance(activation, ChannelActivation):
@@ -123,11 +144,11 @@ def to_pwlu(
     Args:
         activation: A layer that maps every element by itself: mmact's (DiTAC, PAU, AReLU, ...) or
             PyTorch's (SiLU, PReLU, ...), for a layer or for channels. It is not changed.
-        num_intervals: N of the PWLU. None: the smallest of 2, 4, 6, 8, 12, 16, 24, ..., 8192 with
-            which the error is at most max_error.
+        num_intervals: N of the PWLU. None: the smallest of 2, 4, 6, 8, 12, 16, 24, ..., 8192 (of
+            their multiples that fit, for DiTAC) with which the error is at most max_error.
         max_error: Largest absolute error allowed between the bounds.
-        bounds: Bounds of the PWLU. None: (-8, 8). Outside, the error is that of continuing in
-            a straight line.
+        bounds: Bounds of the PWLU. None: (-8, 8), for DiTAC such that the ends of its domain are
+            ends of intervals. Outside, the error is that of continuing in a straight line.
 
     Returns:
         The PWLU, with dtype, device and training mode of the activation, and the largest error
@@ -149,8 +170,11 @@ def to_pwlu(
     if not isinstance(max_error, (int, float)) or not 0 < max_error < math.inf:
         raise ValueError(f'to_pwlu: max_error must be a positive number, got {max_error!r}')
     f = _Rows(activation)
-    left, right = PWLU(1, bounds=(-8.0, 8.0) if bounds is None else bounds).bounds
-    for count in _CANDIDATES if num_intervals is None else (num_intervals,):
+    left, right, multiple = _grid(activation)
+    if bounds is not None:
+        (left, right), multiple = PWLU(1, bounds=bounds).bounds, 1
+    candidates = [multiple * n for n in _CANDIDATES if multiple * n <= _CANDIDATES[-1]]
+    for count in candidates if num_intervals is None else (num_intervals,):
         layer, error = _interpolate(f, count, left, right)
         if error <= max_error:
             _take_channels(layer, activation)

@@ -5,5 +5,15 @@
 from .convert import convert
 from .kinds import REPLACES
 from .report import Kept, Replaced, Report
+from .simplify import CHEAP, fold_batch_norms, model_to_pwlu
 
-__all__ = ['REPLACES', 'Kept', 'Replaced', 'Report', 'convert']
+__all__ = [
+    'CHEAP',
+    'REPLACES',
+    'Kept',
+    'Replaced',
+    'Report',
+    'convert',
+    'fold_batch_norms',
+    'model_to_pwlu',
+]

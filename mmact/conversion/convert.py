@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..activations.base import _surrounding_channels
+from ..activations.base import _output_channels, _surrounding_channels
 from .dry_run import DryRun, evaluating
 from .examples import Run, runs
 from .kinds import kind_of, original_of
@@ -142,6 +142,7 @@ def _observe(
         if first_is_enough:
             failures.clear()
             break
+    dry.complete = not failures and last is not None
     if failures:
         report.notes.append('A dry run failed. ' + '; '.join(failures))
     return last, outputs
@@ -176,7 +177,7 @@ def _plan(
     """The activation for a site, not installed yet; or why there is none."""
 
     def kept(reason: str) -> Kept:
-        return Kept(site.path, site.original.kind, reason, site.place)
+        return Kept(site.path, site.original.kind, reason, site.place, site.function)
 
     calls = site.calls
     if calls and all(c.map_size is not None and c.map_size < min_size for c in calls):
@@ -217,12 +218,12 @@ def _widths(site: Site) -> tuple[int, tuple[int, ...]] | str:
         if len(dims) == 1:
             return dims.pop(), tuple(known)
         return f'its channels are at several dimensions, {sorted(dims)}'
-    found = _surrounding_channels(site.parent, site.name) if site.slots else None
+    found = _around(site) if site.slots else None
     if found is None:
         return (
             'which dimension its channels are is not known'
             if site.calls
-            else 'no dry run came to it, and no layer beside it tells its channels'
+            else 'no dry run came to it, and the layers beside it do not tell its channels'
         )
     channels, dim = found
     for call in site.calls:
@@ -230,6 +231,20 @@ def _widths(site: Site) -> tuple[int, tuple[int, ...]] | str:
         if size != channels:
             return f'the layer beside it has {channels} channels, its input {tuple(call.shape)}'
     return dim, (channels,)
+
+
+def _around(site: Site) -> tuple[int, int] | None:
+    """(channels, channel_dim) by the layers beside a site.
+
+    Where the dry run did not come to it, only if they leave no choice: what is registered before an
+    activation need not be what is called before it.
+    """
+    parent = site.parent
+    if not site.calls and not isinstance(parent, nn.Sequential):
+        widths = {_output_channels(child) for child in parent.children()} - {None}
+        if len(widths) > 1:
+            return None
+    return _surrounding_channels(parent, site.name)
 
 
 def _install(site: Site, act: nn.Module) -> None:
@@ -272,6 +287,7 @@ def _replaced(
         max((c.high for c in site.calls), default=None),
         sum(p.numel() for p in act.parameters()),
         site.place,
+        site.function,
     )
 
 

@@ -9,6 +9,8 @@ keeps it, and loses it in what does not (attention's products, a reshape across 
 
 from __future__ import annotations
 
+import math
+import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -102,6 +104,7 @@ class DryRun(TorchFunctionMode):
         modules: Calls of each activation module, by its id, the caller's id, the position and the
             channels.
         functions: Places where functions are called, by the caller's id and the position.
+        complete: Whether every way to run the model worked; who runs it says so.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -109,6 +112,7 @@ class DryRun(TorchFunctionMode):
         self.model = model
         self.modules: dict[int, dict[tuple, Call]] = {}
         self.functions: dict[tuple, FunctionalSite] = {}
+        self.complete = False
         self._ids: set[int] = set()
         self._depth = 0  # of activation modules
 
@@ -182,8 +186,10 @@ class DryRun(TorchFunctionMode):
             if x.dim() > 2:
                 per_sample = x[0].numel()
                 size = per_sample if dim is None else per_sample // x.size(dim)
-            finite = x[x.isfinite()]
-            low, high = (finite.min().item(), finite.max().item()) if finite.numel() else (0, 0)
+            low, high = (bound.item() for bound in x.aminmax())
+            if not math.isfinite(low) or not math.isfinite(high):
+                finite = x[x.isfinite()]
+                low, high = (t.item() for t in finite.aminmax()) if finite.numel() else (0.0, 0.0)
             return Call(
                 caller,
                 position,
@@ -252,6 +258,30 @@ def _channel_dim(
 
 
 @contextmanager
+def _seeded(model: nn.Module) -> Iterator[None]:
+    """Seeds every generator that a model may ask, and puts their states back.
+
+    torch.manual_seed would seed GPUs too, also those that do not run yet.
+    """
+    numpy = sys.modules.get('numpy')
+    gpus = sorted({p.device.index for p in model.parameters() if p.is_cuda})
+    states = random.getstate(), numpy and numpy.random.get_state()
+    with torch.random.fork_rng(devices=gpus):
+        random.seed(0)
+        torch.default_generator.manual_seed(0)
+        if numpy:
+            numpy.random.seed(0)
+        for gpu in gpus:
+            torch.cuda.default_generators[gpu].manual_seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            if numpy:
+                numpy.random.set_state(states[1])
+
+
+@contextmanager
 def evaluating(model: nn.Module, training: bool = False) -> Iterator[None]:
     """Runs a model without gradients, with its random numbers, modes and buffers put back after.
 
@@ -269,8 +299,7 @@ def evaluating(model: nn.Module, training: bool = False) -> Iterator[None]:
         for module in model.modules():
             if isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)):
                 module.train(False)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.no_grad(), _seeded(model):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

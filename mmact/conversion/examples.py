@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_SIZE = 256
+_SIZE, _LARGE = 256, 640
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,23 @@ def runs(model: nn.Module, example: Any) -> tuple[list[Run], bool]:
     if example is not None:
         call = _call(model, example)
         return [Run('the example', False, call), Run('the example', True, call)], False
-    for base in type(model).__mro__:
-        codebase = base.__module__.partition('.')[0]
-        if codebase in _SAMPLES and hasattr(model, 'data_preprocessor'):
-            return _openmmlab(model, codebase, shape), False
+    codebase = _codebase(model)
+    if codebase:
+        # Trackers and others that are made of several models do not run as one.
+        parts = [m for m in model.children() if _codebase(m)]
+        ways = _openmmlab(model, codebase, shape)
+        return ways + [w for m in parts for w in _openmmlab(m, _codebase(m), shape)], False
     if shape is not None:
         image = _random(model, shape)
         return [Run(f'an input of {shape}', mode, lambda: model(image)) for mode in (0, 1)], False
     return _guesses(model), True
+
+
+def _codebase(model: nn.Module) -> str | None:
+    """The codebase that a whole model is of; None for parts of models, and all others."""
+    names = [base.__module__.partition('.')[0] for base in type(model).__mro__]
+    found = next((name for name in names if name in _SAMPLES), None)
+    return found if hasattr(model, 'data_preprocessor') else None
 
 
 def _call(model: nn.Module, example: Any) -> Callable[[], Any]:
@@ -122,17 +132,28 @@ def _image_size(model: nn.Module) -> tuple[int, int]:
 
 
 def _openmmlab(model: nn.Module, codebase: str, shape: tuple[int, ...] | None) -> list[Run]:
+    given = shape is not None
     shape = shape or (1, 3, *_image_size(model))
-    image = _random(model, shape)
+    # Deep pyramids have kernels, or numbers of proposals, that a small image is too small for.
+    shapes = [shape] if given or shape[-2:] != (_SIZE, _SIZE) else [shape, (1, 3, _LARGE, _LARGE)]
+
+    def once(mode: str, shape: tuple[int, ...]) -> Any:
+        image = _random(model, shape)
+        # New samples each time: heads write into them.
+        samples = [_SAMPLES[codebase](model, shape[-2:], image.device) for _ in image]
+        return model(image, samples, mode=mode)
 
     def run(mode: str) -> Callable[[], Any]:
-        # New samples each time: heads write into them.
-        return lambda: model(
-            image, [_SAMPLES[codebase](shape[-2:], image.device) for _ in image], mode=mode
-        )
+        def tried() -> Any:
+            for shape in shapes[:-1]:
+                with contextlib.suppress(RuntimeError):
+                    return once(mode, shape)
+            return once(mode, shapes[-1])
+
+        return tried
 
     modes = (('loss', True), ('tensor', False))
-    return [Run(f'mode={mode!r} on {shape}', training, run(mode)) for mode, training in modes]
+    return [Run(f'mode={mode!r} on {shapes[-1]}', training, run(mode)) for mode, training in modes]
 
 
 def _metainfo(size: Sequence[int]) -> dict[str, Any]:
@@ -149,7 +170,7 @@ def _metainfo(size: Sequence[int]) -> dict[str, Any]:
     )
 
 
-def _detection(size: Sequence[int], device: torch.device) -> Any:
+def _detection(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
     structures = importlib.import_module('mmdet.structures')
     masks = importlib.import_module('mmdet.structures.mask')
     data = importlib.import_module('mmengine.structures')
@@ -157,14 +178,15 @@ def _detection(size: Sequence[int], device: torch.device) -> Any:
     sample = structures.DetDataSample(metainfo=_metainfo(size))
     boxes = torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.4, 0.3, 0.9, 0.9]], device=device)
     boxes = boxes * boxes.new_tensor([width, height, width, height])
-    bitmaps = torch.zeros(2, height, width, dtype=torch.uint8)
-    for bitmap, (left, top, right, bottom) in zip(bitmaps, boxes.int().tolist(), strict=True):
-        bitmap[top:bottom, left:right] = 1
-    sample.gt_instances = data.InstanceData(
-        bboxes=boxes,
-        labels=torch.zeros(2, dtype=torch.long, device=device),
-        masks=masks.BitmapMasks(bitmaps.numpy(), height, width),
-    )
+    labels = torch.zeros(2, dtype=torch.long, device=device)
+    sample.gt_instances = data.InstanceData(bboxes=boxes, labels=labels)
+    sample.proposals = data.InstanceData(bboxes=boxes, scores=boxes.new_ones(2))  # Fast R-CNN
+    if any('mask' in name for name, _ in model.named_modules()):
+        # Assigners of others take the centres of masks for those of boxes where there are masks.
+        bitmaps = torch.zeros(2, height, width, dtype=torch.uint8)
+        for bitmap, (left, top, right, bottom) in zip(bitmaps, boxes.int().tolist(), strict=True):
+            bitmap[top:bottom, left:right] = 1
+        sample.gt_instances.masks = masks.BitmapMasks(bitmaps.numpy(), height, width)
     sample.ignored_instances = data.InstanceData(
         bboxes=boxes[:0], labels=torch.zeros(0, dtype=torch.long, device=device)
     )
@@ -173,7 +195,7 @@ def _detection(size: Sequence[int], device: torch.device) -> Any:
     return sample
 
 
-def _segmentation(size: Sequence[int], device: torch.device) -> Any:
+def _segmentation(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
     structures = importlib.import_module('mmseg.structures')
     data = importlib.import_module('mmengine.structures')
     sample = structures.SegDataSample(metainfo=_metainfo(size))
@@ -183,18 +205,54 @@ def _segmentation(size: Sequence[int], device: torch.device) -> Any:
     return sample
 
 
-def _classification(size: Sequence[int], device: torch.device) -> Any:
+def _classification(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
     structures = importlib.import_module('mmpretrain.structures')
     label = torch.zeros(1, dtype=torch.long, device=device)
     return structures.DataSample(metainfo=_metainfo(size)).set_gt_label(label)
 
 
-def _pose(size: Sequence[int], device: torch.device) -> Any:
-    structures = importlib.import_module('mmpose.structures')
-    return structures.PoseDataSample(metainfo=_metainfo(size))
+def _pose(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
+    """A person whose key points the head's own codec encodes."""
+    numpy = importlib.import_module('numpy')
+    formatting = importlib.import_module('mmpose.datasets.transforms')
+    height, width = size
+    head = getattr(model, 'head', None)
+    codec = getattr(head, 'decoder', None)
+    number = next(
+        n
+        for n in (*(getattr(head, a, None) for a in _KEYPOINTS), 17)
+        if isinstance(n, int) and not isinstance(n, bool)
+    )
+    points = numpy.random.default_rng(0).uniform(0.2, 0.8, (1, number, 2)) * (width, height)
+    person = dict(
+        img=numpy.zeros((height, width, 3), numpy.uint8),
+        img_shape=(height, width),
+        bbox=numpy.array([[0, 0, width, height]], numpy.float32),
+        bbox_scale=numpy.array([[width, height]], numpy.float32),
+        bbox_score=numpy.ones(1, numpy.float32),
+        bboxes=numpy.array([[0, 0, width, height]], numpy.float32),
+        area=numpy.array([width * height], numpy.float32),
+        category_id=[1],
+        keypoints=points.astype(numpy.float32),
+        keypoints_visible=numpy.ones((1, number), numpy.float32),
+    )
+    if codec is not None:
+        more = {key: person[key] for key in codec.auxiliary_encode_keys if key in person}
+        shown = {key: person[key] for key in ('keypoints', 'keypoints_visible')}
+        person.update(codec.encode(**shown, **more))
+        for name in ('field', 'instance', 'label'):
+            table = getattr(codec, f'{name}_mapping_table', None)
+            if table:
+                person[f'{name}_mapping_table'] = table
+    sample = formatting.PackPoseInputs(meta_keys=())(person)['data_samples']
+    sample.set_metainfo(dict(**_metainfo(size), input_size=(width, height)))
+    return sample.to(device)
 
 
-_SAMPLES: dict[str, Callable[[Sequence[int], torch.device], Any]] = {
+#: Where heads of MMPose have the number of their key points.
+_KEYPOINTS = ('num_keypoints', 'num_joints', 'out_channels')
+
+_SAMPLES: dict[str, Callable[[nn.Module, Sequence[int], torch.device], Any]] = {
     'mmdet': _detection,
     'mmseg': _segmentation,
     'mmpretrain': _classification,

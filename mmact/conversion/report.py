@@ -25,6 +25,7 @@ class Replaced:
         high: Largest input.
         parameters: Number of parameters added.
         place: File and line of a call that was rewritten; empty where a module was replaced.
+        function: Whether a function was called there, not a module.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Replaced:
     high: float | None
     parameters: int
     place: str = ''
+    function: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class Kept:
         was: What stands there.
         reason: Why it stayed.
         place: File and line of a function's call.
+        function: Whether a function is called there, not a module.
     """
 
     path: str
     was: str
     reason: str
     place: str = ''
+    function: bool = False
 
 
 @dataclass

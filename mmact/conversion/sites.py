@@ -54,6 +54,11 @@ class Site:
         """File and line of a rewritten call."""
         return str(next(iter(self.own))) if self.own else ''
 
+    @property
+    def function(self) -> bool:
+        """Whether it is a call of a function."""
+        return any(not own.instead_of for own in self.own.values())
+
 
 class Selection:
     """What ``include``, ``exclude`` and ``replaces`` say of a path.
@@ -261,6 +266,10 @@ class _Finder:
                 self.kept.append(Kept(path, original.kind, reason, str(position)))
                 return
         if len(observed) < 2 and not (observed and unseen):
+            if not calls and not written and self._runs_whole(parent):
+                reason = f'nothing calls it: {type(parent).__name__} only holds it'
+                self.kept.append(Kept(self.path(parent, name), original.kind, reason))
+                return
             if not observed and len(written) > 1:
                 where = ', '.join(map(str, sorted(written)))
                 reason = 'called at several places that no dry run came to: pass an example'
@@ -286,6 +295,11 @@ class _Finder:
             own = {position: Own(child, original.label, name)} if child != name else {}
             path, names = self.path(parent, child), [] if own else slots
             self.sites.append(Site(path, original, mine, names, parent, own))
+
+    def _runs_whole(self, parent: nn.Module) -> bool:
+        """Whether all that calls the children of a module is known."""
+        containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+        return self.dry.complete and not isinstance(parent, containers)
 
     def _whole(self, original: Original, calls: list[Call], slots: list[Slot]) -> None:
         self.sites.append(Site(self.path(*slots[0]), original, calls, slots))
@@ -318,12 +332,12 @@ class _Finder:
         elif any(call.channels is None for call in calls):
             reason = 'which dimension its channels are is not known: perhaps no feature map'
         if reason is not None:
-            self.kept.append(Kept(path, site.kind, reason, place))
+            self.kept.append(Kept(path, site.kind, reason, place, True))
             return
         stem = site.kind.lower()
         excluded = self.selection.reason(f'{path}.{stem}' if path else stem, site.kind)
         if excluded is not None:
-            self.kept.append(Kept(path, site.kind, excluded, place))
+            self.kept.append(Kept(path, site.kind, excluded, place, True))
             return
         child = self.new_name(caller, stem)
         original = site.originals[0]

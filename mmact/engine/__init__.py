@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training with MMEngine: hooks and optimizer wrapper constructors."""
 
+from . import analysis
 from .hooks import (
     ActivationRegularizerHook,
     LearnedActivationHook,
@@ -16,4 +17,5 @@ __all__ = [
     'LearnedActivationHook',
     'PWLURealignHook',
     'ResumableCheckpointHook',
+    'analysis',
 ]

@@ -12,11 +12,14 @@ from .pau import pau
 from .piecewise_linear import piecewise_linear
 from .pwlu import pwlu
 
+from . import flops  # isort: skip - it names the ops, which are made by now
+
 __all__ = [
     'arelu',
     'cpab',
     'dyrelu',
     'dyrelu_squeeze',
+    'flops',
     'has_kernel',
     'pau',
     'piecewise_linear',

@@ -32,6 +32,22 @@ define_elementwise(
 )
 
 
+def _by_pieces(
+    x: Tensor, breakpoints: Tensor, slopes: Tensor, offsets: Tensor, channel_dim: int
+) -> Tensor:
+    """One piece after the other takes over where x has passed its breakpoint: what ONNX gets."""
+    dtype, x_dtype = reference.opmath_dtype(x.dtype), x.dtype
+    x = x.to(dtype)
+    ends, slopes, offsets = (
+        [reference._per_group(column, x, channel_dim) for column in table.to(dtype).unbind(1)]
+        for table in (breakpoints, slopes, offsets)
+    )
+    y = slopes[0] * x + offsets[0]
+    for end, slope, offset in zip(ends, slopes[1:], offsets[1:], strict=True):
+        y = torch.where(x >= end, slope * x + offset, y)
+    return y.to(x_dtype)
+
+
 def piecewise_linear(
     x: Tensor, breakpoints: Tensor, slopes: Tensor, offsets: Tensor, channel_dim: int = 1
 ) -> Tensor:
@@ -70,6 +86,8 @@ def piecewise_linear(
                 f'breakpoints of shape {tuple(breakpoints.shape)}, got {tuple(value.shape)}'
             )
     channel_dim = check_groups('piecewise_linear', x, groups, channel_dim)
+    if torch.onnx.is_in_onnx_export():
+        return _by_pieces(x, breakpoints, slopes, offsets, channel_dim)
     if use_reference():
         return reference.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)
     return torch.ops.mmact.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)

@@ -58,6 +58,47 @@ def _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_
     return check_groups('pwlu', x, channels, channel_dim)
 
 
+def _by_table(
+    x: Tensor,
+    left_bound: Tensor,
+    right_bound: Tensor,
+    left_slope: Tensor,
+    right_slope: Tensor,
+    points: Tensor,
+    channel_dim: int,
+) -> Tensor:
+    """Section 4.3 in PyTorch's operations, as few as there can be: what ONNX gets.
+
+    Slopes and offsets depend on parameters alone, so that exporters and runtimes fold them. ONNX
+    Runtime gathers elements of flat tables several times faster than along a dimension.
+    """
+    dtype, x_dtype = reference.opmath_dtype(x.dtype), x.dtype
+    x = x.to(dtype)
+    lb, rb, ls, rs, y = (
+        p.double() for p in (left_bound, right_bound, left_slope, right_slope, points)
+    )
+    groups, n = y.size(0), y.size(1) - 1
+    rb = torch.maximum(rb, lb + reference.PWLU_MIN_WIDTH)
+    length = ((rb - lb) / n).unsqueeze(1)
+    edges = lb.unsqueeze(1) + length * torch.arange(n, device=x.device)
+    inner = (y[:, 1:] - y[:, :-1]) / length
+    # The regions outside are segments too: the first and the last.
+    slopes = torch.cat([ls.unsqueeze(1), inner, rs.unsqueeze(1)], 1)
+    below, above = y[:, 0] - ls * lb, y[:, -1] - rs * rb
+    offsets = torch.cat([below.unsqueeze(1), y[:, :-1] - inner * edges, above.unsqueeze(1)], 1)
+    origin = reference._per_group((lb - length.squeeze(1)).to(dtype), x, channel_dim)
+    per_unit = reference._per_group((1 / length.squeeze(1)).to(dtype), x, channel_dim)
+    index = ((x - origin) * per_unit).clamp(0, n + 1).long()
+    if groups > 1:
+        index = index + reference._per_group(
+            torch.arange(groups, device=x.device) * (n + 2), x, channel_dim
+        )
+    # Once more, for what NaN has become.
+    index = index.clamp(0, groups * (n + 2) - 1).flatten()
+    slope, offset = (t.to(dtype).flatten().gather(0, index) for t in (slopes, offsets))
+    return (slope * x.flatten() + offset).reshape(x.shape).to(x_dtype)
+
+
 def pwlu(
     x: Tensor,
     left_bound: Tensor,
@@ -96,6 +137,8 @@ def pwlu(
         ValueError: If the shapes of the parameters do not fit each other or x.
     """
     channel_dim = _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
+    if torch.onnx.is_in_onnx_export():
+        return _by_table(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
     if use_reference():
         return reference.pwlu(
             x, left_bound, right_bound, left_slope, right_slope, points, channel_dim

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmact.activations import DyReLUA, DyReLUB, DyReLUC
+from mmact.activations import Activation
 from mmact.registry import MODELS
 
 
@@ -20,7 +20,7 @@ class Counts(NamedTuple):
     Args:
         params: Parameters.
         madds: Multiply-adds.
-        elements: Elements that pass through dynamic activations.
+        elements: Elements that pass through mmact's activations.
     """
 
     params: float
@@ -159,25 +159,6 @@ def resnet(depth: int, **kwargs) -> Classifier:
     return Classifier(cls(depth, style='caffe', **kwargs), (2048 if depth == 50 else 512, 1000))
 
 
-class Tally(nn.Module):
-    """Stands in for a dynamic activation and counts what that would do.
-
-    Args:
-        act: The activation.
-    """
-
-    def __init__(self, act: nn.Module) -> None:
-        super().__init__()
-        self.per_element = act.K + 2 * isinstance(act, DyReLUC)
-        self.per_image = act.fc1_weight.numel() + act.fc2_weight.numel()
-        self.elements = 0
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Counts an input and passes it on."""
-        self.elements += x.numel()
-        return x
-
-
 def parameters(model: nn.Module) -> float:
     """Parameters of a model, in millions."""
     return sum(p.numel() for p in model.parameters()) / 1e6
@@ -202,29 +183,31 @@ def count(model: nn.Module, size: tuple[int, int] = (224, 224)) -> Counts:
     """Counts a model, in evaluation mode, by the convention that the page states.
 
     Args:
-        model: Made on the ``meta`` device, where nothing is computed. Its dynamic activations are
-            taken out.
+        model: Made on the ``meta`` device, where nothing is computed. Its normalisations are taken
+            out.
         size: Height and width of the image.
 
     Returns:
         The counts.
     """
     params = parameters(model)
-    tallies = []
+    elements = 0
+
+    def add(module, inputs, output):
+        nonlocal elements
+        elements += output.numel()
+
     for module in list(model.modules()):
-        for label, act in list(module.named_children()):
-            if isinstance(act, (DyReLUA, DyReLUB, DyReLUC)):
-                tallies.append(Tally(act))
-                setattr(module, label, tallies[-1])
-            elif isinstance(act, nn.BatchNorm2d):  # not counted, and slow where nothing is computed
+        if isinstance(module, Activation):
+            module.register_forward_hook(add)
+        for label, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):  # not counted, and slow where nothing is computed
                 setattr(module, label, nn.Identity())
     # PyTorch counts two operations for each multiply-add.
     counter, upsampling = FlopCounterMode(display=False), UpsamplingCounter()
     with torch.no_grad(), counter, upsampling:
         model.eval()(torch.empty(1, 3, *size, device='meta'))
     madds = counter.get_total_flops() // 2 + upsampling.madds
-    madds += sum(t.per_image + t.per_element * t.elements for t in tallies)
-    elements = sum(t.elements for t in tallies)
     return Counts(params, madds / 1e6, elements / 1e6)
 
 

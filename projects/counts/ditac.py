@@ -33,23 +33,6 @@ HSWISH = (nn.Hardswish,)
 ALL = (nn.Hardswish, nn.ReLU, nn.GELU)
 
 
-class Tally(nn.Module):
-    """Stands in for DiTAC: has its parameters, and counts elements.
-
-    Args:
-        act: The DiTAC.
-    """
-
-    def __init__(self, act: DiTAC) -> None:
-        super().__init__()
-        self.act, self.elements = act, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Counts an input and passes it on."""
-        self.elements += x.numel()
-        return x
-
-
 class Other(NamedTuple):
     """Elements, in millions, of what the counter leaves out."""
 
@@ -82,7 +65,7 @@ class _Last(nn.Module):
         return features[-1]
 
 
-def with_ditac(model: nn.Module, replaced: tuple[type[nn.Module], ...]) -> list[Tally]:
+def with_ditac(model: nn.Module, replaced: tuple[type[nn.Module], ...]) -> nn.Module:
     """Puts DiTAC in the place of activations, but for those of squeeze-and-excitation.
 
     Args:
@@ -90,17 +73,15 @@ def with_ditac(model: nn.Module, replaced: tuple[type[nn.Module], ...]) -> list[
         replaced: Classes of the activations.
 
     Returns:
-        What stands there.
+        The model.
     """
-    tallies = []
     layers = [module for module in model.modules() if isinstance(module, SELayer)]
     in_se = {module for layer in layers for module in layer.modules()}
     for module in set(model.modules()) - in_se:
         for name, child in list(module.named_children()):
             if isinstance(child, replaced):
-                tallies.append(Tally(DiTAC().to('meta')))
-                setattr(module, name, tallies[-1])
-    return tallies
+                setattr(module, name, DiTAC().to('meta'))
+    return model
 
 
 @cache
@@ -111,11 +92,9 @@ def static(network: str, classes: int) -> Counts:
 
 @cache
 def ditac(network: str, classes: int, replaced: tuple[type[nn.Module], ...]) -> Counts:
-    """Counts of a network with DiTAC: its parameters, the static MAdds, elements of DiTAC."""
+    """Counts of a network with DiTAC, in its exact form."""
     model = mobilenet_v3(classes) if network == 'MobileNetV3' else convnext_s(classes)
-    tallies = with_ditac(model, replaced)
-    counts = count(model)
-    return counts._replace(elements=sum(t.elements for t in tallies) / 1e6)
+    return count(with_ditac(model, replaced))
 
 
 @cache

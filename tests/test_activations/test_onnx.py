@@ -66,3 +66,39 @@ def test_onnx_runtime_gives_the_same(name, tmp_path):
     with torch.no_grad():
         expected = model(x)
     assert (torch.from_numpy(y) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ('act', 'nodes'),
+    [
+        (lambda: PWLU(CHANNELS), 17),
+        (lambda: PWLU(num_groups=1), 16),
+        (lambda: PWLU(CHANNELS, num_groups=2), 17),
+        (lambda: Mixture(), 7),
+        (lambda: AReLU(), 17),
+    ],
+)
+@pytest.mark.filterwarnings('ignore')
+def test_few_nodes_and_any_number(act, nodes, tmp_path):
+    """As few operators as are known to do, with every size dynamic; NaN and far inputs too."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(CHANNELS), act())[1].eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    sizes = {0: torch.export.Dim('n'), 2: torch.export.Dim('h'), 3: torch.export.Dim('w')}
+    example = torch.randn(2, CHANNELS, 9, 7)
+    program = torch.onnx.export(
+        model, (example,), dynamo=True, dynamic_shapes=(sizes,), verbose=False
+    )
+    path = tmp_path / 'model.onnx'
+    program.save(path)
+    assert len(onnx.load(path).graph.node) <= nodes
+    x = 3 * torch.randn(3, CHANNELS, 4, 5)
+    x[0, 0] = x.new_tensor([float('nan'), 1e4, -1e4, 1e30, -1e30])
+    session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+    (y,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(
+            torch.from_numpy(y), model(x), rtol=1e-5, atol=1e-5, equal_nan=True
+        )

@@ -4,7 +4,9 @@
 
 import copy
 import json
+import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -141,6 +143,57 @@ def test_start(original, act, tolerance):
     seen = (outputs(model, x) - before).abs().max().item()
     assert seen <= tolerance
     assert replaced.error is None or seen <= 1.01 * replaced.error + 1e-5
+
+
+def test_random_numbers_go_on():
+    """The generators of Python, NumPy and PyTorch are where they were, whatever the model asks."""
+
+    class Noisy(nn.Sequential):
+        def forward(self, x):
+            drawn = random.random() + np.random.rand()  # noqa: NPY002 - the global generator is meant
+            return super().forward(x + drawn + torch.rand(1))
+
+    def states():
+        numpy = np.random.get_state()[1].tolist()  # noqa: NPY002 - the global generator is meant
+        return random.getstate()[1], numpy, torch.get_rng_state().tolist()
+
+    model = Noisy(nn.Conv2d(3, 4, 1), nn.ReLU())
+    before = states()
+    mmact.convert(model, dict(type='PWLU'), example=torch.ones(2, 3, 8, 8))
+    assert states() == before
+    assert model(torch.ones(2, 3, 8, 8)).isfinite().all()
+    assert states() != before
+
+
+def test_what_nothing_calls_stays():
+    class Holds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.used, self.idle = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.ReLU()
+
+        def forward(self, x):
+            return self.used(self.conv(x))
+
+    report = mmact.convert(Holds(), dict(type='AReLU'), example=torch.randn(2, 3, 8, 8))
+    assert [r.path for r in report.replaced] == ['used']
+    assert [(k.path, k.reason.split(':')[0]) for k in report.kept] == [('idle', 'nothing calls it')]
+
+
+def test_no_width_is_guessed():
+    """Where no dry run comes to, the layers beside an activation must leave no choice."""
+
+    class Head(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.conv, self.logits = nn.Conv2d(3, 4, 1), nn.Conv2d(4, classes, 1)
+            self.relu = nn.ReLU()
+
+        def forward(self, x, wanted):
+            return self.logits(self.relu(self.conv(x)))
+
+    report = mmact.convert(Head(9), dict(type='PWLU'))
+    assert 'do not tell' in report.kept[0].reason
+    assert mmact.convert(Head(4), dict(type='PWLU')).replaced[0].channels == 4
 
 
 def test_max_error_refuses():

@@ -121,3 +121,21 @@ def test_a_shared_head_stays_shared():
     report = mmact.convert(model, dict(type='PWLU'), example=(1, 3, 128, 128))
     heads = [r.path for r in report.replaced if r.path.startswith('bbox_head')]
     assert len(heads) == 8, 'four convolutions for each of two branches, whatever the levels'
+
+
+@pytest.mark.parametrize(
+    ('package', 'path'),
+    [
+        ('mmdet', 'rtmdet/rtmdet-ins_tiny_8xb32-300e_coco.py'),
+        ('mmpose', 'body_2d_keypoint/rtmpose/coco/rtmpose-t_8xb256-420e_coco-256x192.py'),
+        ('mmpretrain', 'mobilenet_v3/mobilenet-v3-small-050_8xb128_in1k.py'),
+    ],
+)
+def test_made_samples_reach_all_of_a_model(package, path):
+    """Forward and losses run on the samples that are made, so that all call sites are seen."""
+    pytest.importorskip(package)
+    report = mmact.convert(MODELS.build(model_cfg(package, path)), dict(type='PWLU'))
+    assert report.notes == []
+    assert report.replaced
+    assert all(r.low is not None for r in report.replaced)
+    assert not any('dry run' in kept.reason for kept in report.kept)
