@@ -15,7 +15,7 @@ DEMO_DATA := data/mini_coco
 DEMO_SEG_DATA := data/mini_cityscapes
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help setup test soak test-stack wheels cuda-emulated demo demo-pose demo-seg demo-convert clean-demo lint format bench gpu clean
+.PHONY: help setup test soak test-stack wheels cuda-emulated cuda-report demo demo-pose demo-seg demo-convert clean-demo lint format bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -107,6 +107,10 @@ cuda-emulated: setup ## run the tests marked cuda on the CPU (about 4 minutes); 
 	@OMP_NUM_THREADS=1 MMACT_EMULATED_CUDA=$$($(PY) tests/cuda_emulator/build.py $(if $(SAN),--sanitize)) \
 		$(if $(SAN),LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0) \
 		$(PY) -m pytest -q -m cuda $(if $(SAN),-n 1,-n 2) tests/test_ops
+
+CUOBJDUMP ?= cuobjdump
+cuda-report: ## registers, stack and occupancy of the CUDA kernels that are built (CUOBJDUMP=path)
+	@$(PY) tools/misc/cuda_report.py --cuobjdump $(CUOBJDUMP)
 
 gpu: ## build the CUDA kernels in place, run the GPU tests and the benchmark (system Python)
 	@echo '[gpu 1/3] building the kernels in place (several minutes)'

@@ -1,0 +1,85 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Prints what the built CUDA kernels need: registers, stack and occupancy, from mmact/_C*.so.
+
+For each architecture, formula, kernel and arithmetic the worst of its variants (layouts, storage
+types). A stack holds what does not fit into registers, and arrays that are indexed at run time.
+Needs cuobjdump of the CUDA toolkit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+# Registers and threads of a multiprocessor, from compute capability 8.0 on; 8.6, 8.9 and 12.0 hold
+# 1536 threads.
+REGISTERS, THREADS = 65536, {'sm_80': 2048, 'sm_90': 2048, 'sm_100': 2048}
+BLOCK = {'pixel_runs': 128, 'channel_runs': 128, 'group': 64, 'table': 128, 'gradients': 128}
+
+
+def occupancy(arch: str, registers: int, threads: int) -> float:
+    """Threads that registers leave room for, as a share of what a multiprocessor holds."""
+    per_warp = -(-registers * 32 // 256) * 256
+    blocks = REGISTERS // (per_warp * threads // 32)
+    most = THREADS.get(arch, 1536)
+    return min(blocks * threads, most // threads * threads) / most
+
+
+def usage(cuobjdump: str, library: Path) -> list[tuple[str, str, int, int]]:
+    """(architecture, demangled kernel, registers, bytes of stack) of every kernel."""
+    text = subprocess.run(
+        [cuobjdump, '-res-usage', library], capture_output=True, text=True, check=True
+    ).stdout
+    found, arch = [], ''
+    for line in text.splitlines():
+        if line.startswith('arch = '):
+            arch = line.removeprefix('arch = ')
+        elif 'Function ' in line:
+            name = line.split()[1].rstrip(':')
+        elif 'REG:' in line:
+            registers, stack = (int(re.search(rf'{k}:(\d+)', line)[1]) for k in ('REG', 'STACK'))
+            found.append((arch, name, registers, stack))
+    names = subprocess.run(
+        ['c++filt'], input='\n'.join(f[1] for f in found), capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [(a, n, r, s) for (a, _, r, s), n in zip(found, names, strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--cuobjdump', default='cuobjdump', help='the program')
+    args = parser.parse_args()
+    libraries = sorted((ROOT / 'mmact').glob('_C*.so'))
+    if not libraries or not shutil.which(args.cuobjdump):
+        sys.exit('needs mmact/_C*.so, built with CUDA, and cuobjdump (--cuobjdump PATH)')
+    worst: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for arch, name, registers, stack in usage(args.cuobjdump, libraries[0]):
+        kernel = re.search(r'(\w+)_kernel', name)[1]
+        formula = re.search(
+            r'(PauFormula<[^>]*>|(?:Pwlu|Cpab\w*|PiecewiseLinear|Pau)Settings|\w+Formula<-?\d+>'
+            r'|CpabMakeTables|CpabThetaGradients|Dyrelu\w+<[^>]*>|Squeeze\w+<[^>]*>)', name
+        )  # fmt: skip
+        arithmetic = 'double' if re.search(r'<double', name) else 'float'
+        label = formula[1].replace('mmact::', '') if formula else '?'
+        row = worst[arch, label, kernel, arithmetic]
+        row[0] += 1
+        row[1], row[2] = max(row[1], registers), max(row[2], stack)
+    print('| arch | formula | kernel | arithmetic | variants | registers | stack, bytes | occupancy |')
+    print('|---|---|---|---|---|---|---|---|')
+    for (arch, label, kernel, arithmetic), (count, registers, stack) in sorted(worst.items()):
+        share = occupancy(arch, registers, BLOCK.get(kernel, 256))
+        print(
+            f'| {arch} | {label} | {kernel} | {arithmetic} | {count} | {registers} | {stack} '
+            f'| {share:.0%} |'
+        )
+
+
+if __name__ == '__main__':
+    main()
