@@ -71,7 +71,8 @@ def main() -> None:
         row = worst[arch, label, kernel, arithmetic]
         row[0] += 1
         row[1], row[2] = max(row[1], registers), max(row[2], stack)
-    print('| arch | formula | kernel | arithmetic | variants | registers | stack, bytes | occupancy |')
+    names = ('arch', 'formula', 'kernel', 'arithmetic', 'variants', 'registers', 'stack, bytes')
+    print(f'| {" | ".join(names)} | occupancy |')
     print('|---|---|---|---|---|---|---|---|')
     for (arch, label, kernel, arithmetic), (count, registers, stack) in sorted(worst.items()):
         share = occupancy(arch, registers, BLOCK.get(kernel, 256))
