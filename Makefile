@@ -102,7 +102,6 @@ format: $(STAMP)-dev ## format everything
 bench: setup ## measure the activations on this machine
 	@$(PY) tools/benchmark.py
 
-# For a machine with an NVIDIA GPU, nvcc, torch and pytest; no network and no OpenMMLab needed.
 cuda-emulated: setup ## run the tests marked cuda on the CPU (about 4 minutes); SAN=1: under AddressSanitizer and UBSan
 	@OMP_NUM_THREADS=1 MMACT_EMULATED_CUDA=$$($(PY) tests/cuda_emulator/build.py $(if $(SAN),--sanitize)) \
 		$(if $(SAN),LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" ASAN_OPTIONS=detect_leaks=0) \
@@ -112,14 +111,9 @@ CUOBJDUMP ?= cuobjdump
 cuda-report: ## registers, stack and occupancy of the CUDA kernels that are built (CUOBJDUMP=path)
 	@$(PY) tools/misc/cuda_report.py --cuobjdump $(CUOBJDUMP)
 
-gpu: ## build the CUDA kernels in place, run the GPU tests and the benchmark (system Python)
-	@echo '[gpu 1/3] building the kernels in place (several minutes)'
-	@MMACT_CUDA=1 TORCH_CUDA_ARCH_LIST=$${TORCH_CUDA_ARCH_LIST:-$$(python3 -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')} \
-		python3 setup.py -q build_ext --inplace
-	@echo '[gpu 2/3] GPU tests of ops and activations'
-	@PYTHONPATH=. python3 -m pytest -q -m cuda tests/test_ops tests/test_activations
-	@echo '[gpu 3/3] benchmark'
-	@PYTHONPATH=. python3 tools/benchmark.py --device cuda
+# For a machine with an NVIDIA GPU, nvcc, torch and pytest; no network and no OpenMMLab needed.
+gpu: ## build the CUDA kernels in place, test, measure: log and JSON into OUT (system Python)
+	@tools/gpu.sh $(or $(OUT),work_dirs/gpu)
 
 clean: ## remove what was built, trained and generated, but not .venv
 	@rm -rf build dist *.egg-info data/mini_* work_dirs/demo* mmact/*.so mmact/.mim

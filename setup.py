@@ -27,7 +27,8 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 # Of no use without a clone.
 LEFT_OUT = shutil.ignore_patterns(
-    '__pycache__', 'dataset_converters', 'demo.sh', 'lint.sh', 'test_stack.sh', 'make_wheels.sh'
+    *('__pycache__', 'dataset_converters', 'demo*.sh', 'lint.sh', 'gpu.sh', 'cuda_report.py'),
+    *('test_stack.sh', 'make_wheels.sh', 'conversion_sweep.py'),
 )
 # In the installed package: why there are no kernels. Read by mmact/ops/_library.py.
 REASON_FILE = 'no_kernels.txt'

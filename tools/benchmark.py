@@ -124,8 +124,17 @@ def compiled(make: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
     return lambda channels: torch.compile(make(channels), fullgraph=True)
 
 
+class Copy(nn.Module):
+    """Moves as much memory as any forward must: its time is that of the bandwidth."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns a copy of x."""
+        return x.clone()
+
+
 CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
     'nn.ReLU': lambda channels: nn.ReLU(),
+    'copy': lambda channels: Copy(),
     'nn.SiLU': lambda channels: nn.SiLU(),
     'nn.PReLU(C)': lambda channels: nn.PReLU(channels),
     'PWLU': PWLU,

@@ -46,9 +46,9 @@ def usage(cuobjdump: str, library: Path) -> list[tuple[str, str, int, int]]:
         elif 'REG:' in line:
             registers, stack = (int(re.search(rf'{k}:(\d+)', line)[1]) for k in ('REG', 'STACK'))
             found.append((arch, name, registers, stack))
-    names = subprocess.run(
-        ['c++filt'], input='\n'.join(f[1] for f in found), capture_output=True, text=True, check=True
-    ).stdout.splitlines()
+    mangled = '\n'.join(name for _, name, _, _ in found)
+    result = subprocess.run(['c++filt'], input=mangled, capture_output=True, text=True, check=True)
+    names = result.stdout.splitlines()
     return [(a, n, r, s) for (a, _, r, s), n in zip(found, names, strict=True)]
 
 
