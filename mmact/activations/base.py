@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 
@@ -57,6 +57,19 @@ class Activation(nn.Module):
 
     #: Names in state dicts of earlier versions and of others' layers, and what they are here.
     _renamed: ClassVar[dict[str, str]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any module. In a graph of torch.fx an activation is one node, as nn.PReLU is."""
+        if not (args and isinstance(args[0], fx.Proxy)):
+            return super().__call__(*args, **kwargs)
+        tracer = args[0].tracer
+
+        def leaf(*args: Any, **kwargs: Any) -> fx.Proxy:
+            path = tracer.path_of_module(self)
+            return tracer.create_proxy('call_module', path, args, kwargs)
+
+        # Through the tracer, for those that note where a node comes from.
+        return tracer.call_module(self, leaf, args, kwargs)
 
     @property
     def num_functions(self) -> int:
