@@ -146,7 +146,8 @@ class _DyReLU(ChannelActivation):
             mean.to(self.fc1_weight.dtype), self.fc1_weight.view(hidden, -1), self.fc1_bias
         )
         z = F.linear(F.relu(z), self.fc2_weight.view(-1, hidden), self.fc2_bias)
-        gate = self.gate(z.to(mean.dtype)).unflatten(1, (2 * self.K, -1))
+        width = self.fc2_bias.numel() // (2 * self.K)
+        gate = self.gate(z.to(mean.dtype)).reshape(-1, 2 * self.K, width)
         # Filled, not copied: a copy from the host would be waited for on a GPU, and cannot be part
         # of a CUDA graph.
         lowest, size = [

@@ -20,6 +20,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..ops._transforms import expm1
 from ..ops.reference import opmath_dtype
 from .base import ChannelActivation
 
@@ -99,12 +100,12 @@ class PDELU(ChannelActivation):
         # 0 * inf in the backward of torch.where would be NaN.
         negative = value.clamp(max=0)
         if self.t == 1:
-            deformed = torch.expm1(negative)
+            deformed = expm1(negative)
         else:
             # exp_t(x) - 1 without cancellation near 0. The bracket stops one rounding above 0,
             # where log1p and its derivative are finite.
             excess = ((1 - self.t) * negative).clamp(min=torch.finfo(dtype).eps - 1)
-            deformed = torch.expm1(torch.log1p(excess) / (1 - self.t))
+            deformed = expm1(torch.log1p(excess) / (1 - self.t))
         return torch.where(value > 0, value, alpha * deformed).to(x.dtype)
 
     def extra_repr(self) -> str:

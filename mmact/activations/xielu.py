@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._transforms import expm1
 from ..ops.reference import opmath_dtype
 from .base import Activation
 
@@ -81,7 +82,7 @@ class XIELU(Activation):
         # Each half is 0 on the other's side. At 0 the derivative is that of the lower one, beta.
         above, below = F.relu(value), value.clamp(max=0)
         y = above * (alpha_p * above + self.beta)
-        y = y + ((self.beta + excess) * torch.expm1(below) - excess * below)
+        y = y + ((self.beta + excess) * expm1(below) - excess * below)
         return y.to(x.dtype)
 
     def extra_repr(self) -> str:

@@ -515,6 +515,12 @@ def cpab(
         raise ValueError(
             f'cpab: theta must have shape (G, N - 1) with N >= 2 cells, got {tuple(theta.shape)}'
         )
+    if torch.onnx.is_in_onnx_export():
+        raise RuntimeError(
+            'cpab (DiTAC) has no form in the operators of ONNX; export the PWLU that '
+            'mmact.to_pwlu(layer) makes of a layer, or mmact.conversion.model_to_pwlu(model) of all '
+            'layers of a model, with a stated error'
+        )
     domain = check_domain('cpab', domain)
     if extend not in ('identity', 'affine'):
         raise ValueError(f"cpab: extend must be 'identity' or 'affine', got {extend!r}")

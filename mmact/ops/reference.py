@@ -407,9 +407,10 @@ def pau_bwd(
 
 def _per_sample(coefficients: Tensor, x: Tensor, channel_dim: int) -> Tensor:
     """Shapes (B, G), G being 1 or the number of channels, so that it broadcasts against x."""
-    shape = [1] * x.dim()
-    shape[0], shape[channel_dim] = coefficients.shape
-    return coefficients.reshape(shape)
+    for dim in range(1, x.dim()):  # without sizes, which a tracer would remember
+        if dim != channel_dim % x.dim():
+            coefficients = coefficients.unsqueeze(dim)
+    return coefficients
 
 
 def dyrelu(
@@ -468,11 +469,14 @@ def dyrelu_squeeze(
 ) -> tuple[Tensor, Tensor | None]:
     """Averages over pixels, and pixels projected on a weight. See
     :func:`mmact.ops.dyrelu_squeeze`."""
-    last = x.to(opmath_dtype(x.dtype)).movedim(channel_dim, -1)
-    mean = last.flatten(1, -2).mean(1) if x.dim() > 2 else last
+    channel_dim %= x.dim()
+    wide = x.to(opmath_dtype(x.dtype))
+    pixels = [dim for dim in range(1, x.dim()) if dim != channel_dim]
+    mean = wide.mean(pixels) if pixels else wide
     if weight is None:
         return mean, None
-    return mean, (last * weight.to(last.dtype)).sum(-1, keepdim=True).movedim(-1, channel_dim)
+    shape = [-1 if dim == channel_dim else 1 for dim in range(x.dim())]
+    return mean, (wide * weight.to(wide.dtype).reshape(shape)).sum(channel_dim, keepdim=True)
 
 
 def dyrelu_squeeze_bwd(

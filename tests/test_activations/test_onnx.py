@@ -2,15 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Export to ONNX: standard operators only, and ONNX Runtime gives what PyTorch gives."""
 
+import io
+
 import pytest
 import torch
 from torch import nn
 
+from mmact import list_activations
 from mmact.activations import (
     APL,
     ELSA,
     PAU,
     PWLU,
+    Activation,
     AReLU,
     DiTAC,
     DyReLUA,
@@ -102,3 +106,48 @@ def test_few_nodes_and_any_number(act, nodes, tmp_path):
         torch.testing.assert_close(
             torch.from_numpy(y), model(x), rtol=1e-5, atol=1e-5, equal_nan=True
         )
+
+
+OWN = {r.name: r.cls for r in list_activations() if issubclass(r.cls, Activation)}
+
+
+@pytest.mark.parametrize('dynamo', [True, False], ids=['dynamo', 'torchscript'])
+@pytest.mark.parametrize('name', OWN)
+@pytest.mark.filterwarnings('ignore')
+def test_every_activation_with_every_size_dynamic(name, dynamo):
+    """By both exporters; DiTAC's error says what to do instead."""
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, CHANNELS, 3, padding=1)
+    model = nn.Sequential(first, OWN[name]()).eval()
+    with torch.no_grad():
+        for parameter in model[1].parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    names = {0: 'n', 2: 'h', 3: 'w'}
+    sizes = {dim: torch.export.Dim(letter, min=2) for dim, letter in names.items()}
+    how = {'dynamic_shapes': (sizes,)} if dynamo else {'dynamic_axes': {'x': names, 'y': names}}
+    file = io.BytesIO()
+
+    def export():
+        return torch.onnx.export(
+            model,
+            (torch.randn(2, 3, 6, 5),),
+            None if dynamo else file,
+            input_names=['x'],
+            output_names=['y'],
+            dynamo=dynamo,
+            verbose=False,
+            **how,
+        )
+
+    if name == 'DiTAC':
+        with pytest.raises(Exception, match='to_pwlu'):
+            export()
+        return
+    program = export()
+    data = program.model_proto.SerializeToString() if dynamo else file.getvalue()
+    session = onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider'])
+    for shape in ((2, 3, 6, 5), (5, 3, 9, 7), (3, 3, 4, 4)):
+        x = torch.randn(shape)
+        (y,) = session.run(None, {'x': x.numpy()})
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(y), model(x), rtol=1e-5, atol=1e-5)
