@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -516,11 +517,14 @@ def cpab(
             f'cpab: theta must have shape (G, N - 1) with N >= 2 cells, got {tuple(theta.shape)}'
         )
     if torch.onnx.is_in_onnx_export():
-        raise RuntimeError(
+        message = (
             'cpab (DiTAC) has no form in the operators of ONNX; export the PWLU that '
             'mmact.to_pwlu(layer) makes of a layer, or mmact.conversion.model_to_pwlu(model) of all '
             'layers of a model, with a stated error'
         )
+        # An exporter may try another way after an error, and then say that it knows no such op.
+        warnings.warn(message, stacklevel=2)
+        raise RuntimeError(message)
     domain = check_domain('cpab', domain)
     if extend not in ('identity', 'affine'):
         raise ValueError(f"cpab: extend must be 'identity' or 'affine', got {extend!r}")
