@@ -519,8 +519,8 @@ def cpab(
     if torch.onnx.is_in_onnx_export():
         message = (
             'cpab (DiTAC) has no form in the operators of ONNX; export the PWLU that '
-            'mmact.to_pwlu(layer) makes of a layer, or mmact.conversion.model_to_pwlu(model) of all '
-            'layers of a model, with a stated error'
+            'mmact.to_pwlu(layer) makes of a layer, or mmact.conversion.model_to_pwlu(model) of '
+            'all layers of a model, with a stated error'
         )
         # An exporter may try another way after an error, and then say that it knows no such op.
         warnings.warn(message, stacklevel=2)
