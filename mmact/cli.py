@@ -103,7 +103,8 @@ def load_config(args: argparse.Namespace) -> Config:
             raise ImportError(f'No module named {scope!r}')
     except SyntaxError as error:
         raise UserError(f'config {path}, or one that it inherits: {error}') from error
-    except ImportError as error:
+    except ImportError as last:
+        error: BaseException = last
         while error.__context__ is not None:
             error = error.__context__
         remedies = {**INSTALL, 'projects': 'run from a clone of mmact, which has it'}
@@ -267,7 +268,7 @@ def _unknown_type(name: str, cfg: Config | None) -> str:
 def _hint(key: str, node: Any, text: str) -> str:
     """Says what an argument that the text names may be meant for, if the dict has it."""
     cls = _registered().get(str(node.get('type'))) if isinstance(node, dict) else None
-    parents = inspect.getmro(cls)[:-1] if inspect.isclass(cls) else ()
+    parents: Any = inspect.getmro(cls)[:-1] if inspect.isclass(cls) else ()
     accepted = [name for p in parents for name in inspect.signature(p.__init__).parameters]
     for name in node if accepted else ():
         if f"'{name}'" in text and name not in accepted:

@@ -62,7 +62,7 @@ class Activation(nn.Module):
         """As of any module. In a graph of torch.fx an activation is one node, as nn.PReLU is."""
         if not (args and isinstance(args[0], fx.Proxy)):
             return super().__call__(*args, **kwargs)
-        tracer = args[0].tracer
+        tracer: Any = args[0].tracer
 
         def leaf(*args: Any, **kwargs: Any) -> fx.Proxy:
             path = tracer.path_of_module(self)

@@ -73,14 +73,14 @@ class SeededBatches(Sampler):
                 'the train_dataloader has no batches of indices (batch_size=None or an '
                 'IterableDataset)'
             )
-        self.batches = loader.batch_sampler
+        self.batches: Any = loader.batch_sampler
         self.sampler = getattr(self.batches, 'sampler', self.batches)
         self.batch_size = getattr(self.batches, 'batch_size', 1)
         self.iteration = 0
         self._key = (seed, rank)
         self._skip = 0
         self._passes = 0
-        dataset = loader.dataset
+        dataset: Any = loader.dataset
         dataset.__getitems__ = partial(_load, dataset, getattr(dataset, '__getitems__', None))
         # DataLoader refuses to have these set, since an iterator may be at work with the old ones.
         vars(loader).update(batch_sampler=self, sampler=self)

@@ -9,6 +9,7 @@ torch 2.4 and later they are PyTorch's own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -62,7 +63,7 @@ def _register_autograd(
             setup_context(ctx, args, result)
         return result
 
-    function = type(
+    function: Any = type(
         f'{short}_function',
         (torch.autograd.Function,),
         {'forward': staticmethod(forward), 'backward': staticmethod(backward)},

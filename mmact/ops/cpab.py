@@ -181,9 +181,9 @@ def segment_table(
         images = _preimages(-fixed, -fixed_slope, arrival.detach(), knots)  # of the inner knots
         groups, last_knot = theta.size(0), knots[-1:].expand(theta.size(0), 1)
         edges = torch.cat([knots.expand(groups, -1), preimages], 1).to(dtype).double()
-        targets = [knots[:1].expand(groups, 1), images, last_knot, knots[1:-1].expand(groups, -1)]
+        ends = [knots[:1].expand(groups, 1), images, last_knot, knots[1:-1].expand(groups, -1)]
         edges, order = edges.sort(dim=1, stable=True)
-        targets = torch.cat(targets, 1).gather(1, order).cummax(1).values  # T(edges)
+        targets = torch.cat(ends, 1).gather(1, order).cummax(1).values  # T(edges)
         first = ((order <= cells).cumsum(1)[:, :-1] - 1).clamp(0, cells - 1)
         last = (order > cells).cumsum(1)[:, :-1]
         rightward = last > first
@@ -250,8 +250,7 @@ def segment_table(
         ],
         2,
     )
-    outer = torch.zeros_like(table[:, :1])
-    outer = [outer, outer]
+    outer = [torch.zeros_like(table[:, :1])] * 2
     if extend == 'affine':
         for k, (end, cell) in enumerate(((a, 0), (b, -1))):
             grown = torch.expm1(slope[:, cell])

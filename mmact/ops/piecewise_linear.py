@@ -35,15 +35,15 @@ define_elementwise(
 def _by_pieces(
     x: Tensor, breakpoints: Tensor, slopes: Tensor, offsets: Tensor, channel_dim: int
 ) -> Tensor:
-    """One piece after the other takes over where x has passed its breakpoint: what ONNX gets."""
+    """One piece after the other takes over where x has passed its breakpoint: for ONNX."""
     dtype, x_dtype = reference.opmath_dtype(x.dtype), x.dtype
     x = x.to(dtype)
-    ends, slopes, offsets = (
+    ends, steepness, starts = (
         [reference._per_group(column, x, channel_dim) for column in table.to(dtype).unbind(1)]
         for table in (breakpoints, slopes, offsets)
     )
-    y = slopes[0] * x + offsets[0]
-    for end, slope, offset in zip(ends, slopes[1:], offsets[1:], strict=True):
+    y = steepness[0] * x + starts[0]
+    for end, slope, offset in zip(ends, steepness[1:], starts[1:], strict=True):
         y = torch.where(x >= end, slope * x + offset, y)
     return y.to(x_dtype)
 

@@ -196,7 +196,8 @@ def piecewise_linear_bwd(
     dtype = opmath_dtype(x.dtype)
     value, gy = x.to(dtype), grad.to(dtype)
     gx, zero = torch.zeros_like(value), torch.zeros((), dtype=dtype, device=x.device)
-    g_slopes, g_offsets = [], []
+    g_slopes: list[Tensor] = []
+    g_offsets: list[Tensor] = []
     for k, inside in enumerate(_segments(value, breakpoints, channel_dim)):
         gx = torch.where(inside, gy * _per_group(slopes[:, k].to(dtype), value, channel_dim), gx)
         for sums, term in ((g_slopes, gy * value), (g_offsets, gy)):
@@ -421,11 +422,11 @@ def dyrelu(
     rows = [_per_sample(row, x, channel_dim) for row in coefficients.to(dtype).unbind(1)]
     count = len(rows) // 2
     wide = x.to(dtype)
-    best = None
-    for slope, intercept in zip(rows[:count], rows[count:], strict=True):
+    best = rows[0] * wide + rows[count]
+    for slope, intercept in zip(rows[1:count], rows[count + 1 :], strict=True):
         value = slope * wide + intercept
         # Where several functions meet, the last one counts, for the gradient too.
-        best = value if best is None else torch.where((value >= best) | value.isnan(), value, best)
+        best = torch.where((value >= best) | value.isnan(), value, best)
     if attention is not None:
         best = best * attention.to(dtype)
     return best.to(x.dtype)
@@ -492,7 +493,7 @@ def dyrelu_squeeze_bwd(
     """
     pixels = x.numel() // max(1, x.size(0) * x.size(channel_dim))
     gx = _per_sample(grad_mean / max(1, pixels), x, channel_dim).expand_as(x)
-    if weight is None:
+    if weight is None or grad_logits is None:
         return gx, None
     shape = [1] * x.dim()
     shape[channel_dim] = -1

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _BINS = 20
 
 
+#: Names of the bounds of a learned region.
+BOUNDS = ('left_bound', 'right_bound')
+
+
 def input_quantiles(samples: Tensor, levels: tuple[float, ...] = (0.05, 0.95)) -> Tensor:
     """Quantiles of the input of each channel.
 
@@ -56,7 +60,7 @@ def alignment_iou(module: nn.Module, quantiles: Tensor) -> Tensor:
     """
     if not has_bounds(module):
         raise TypeError(f'alignment_iou: {type(module).__name__} has no left_bound and right_bound')
-    left, right = (b.detach().cpu().double() for b in (module.left_bound, module.right_bound))
+    left, right = (getattr(module, name).detach().cpu().double() for name in BOUNDS)
     if quantiles.shape != (left.numel(), 2):
         raise ValueError(
             f'alignment_iou: quantiles must have shape ({left.numel()}, 2), got '
@@ -73,7 +77,7 @@ def alignment_iou(module: nn.Module, quantiles: Tensor) -> Tensor:
 
 def has_bounds(module: nn.Module) -> bool:
     """Whether a module has a learned region [left_bound, right_bound] for each channel."""
-    return all(isinstance(getattr(module, b, None), Tensor) for b in ('left_bound', 'right_bound'))
+    return all(isinstance(getattr(module, name, None), Tensor) for name in BOUNDS)
 
 
 def layer_ious(model: Modules, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

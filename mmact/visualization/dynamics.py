@@ -229,8 +229,9 @@ def _draw_pairs(axes: Axes, pairs: Tensor) -> None:
         low, high = (float(values.quantile(q)) for q in (0.0005, 0.9995))
         margin = 0.05 * max(high - low, 1e-6)
         limits.append((min(low, 0.0) - margin, max(high, 0.0) + margin))
+    x, y = pairs.numpy()
     axes.hist2d(
-        *pairs.numpy(), bins=_BINS, range=limits, cmap='Blues', norm=LogNorm(vmin=0.2), cmin=1
+        x, y, bins=_BINS, range=limits, cmap='Blues', norm=LogNorm(vmin=0.2), cmin=1
     )
     for slope in (1, -1):
         axes.axline((0, 0), slope=slope, color='tab:red', linewidth=0.9)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .alignment import has_bounds, input_quantiles
+from .alignment import BOUNDS, has_bounds, input_quantiles
 from .layers import Modules, channel_count, evaluate, scalar_activations
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -138,7 +139,8 @@ def _bounds(module: nn.Module) -> Tensor | None:
     """(C, 2) left and right bounds, or None for functions that have none."""
     if not has_bounds(module):
         return None
-    return torch.stack([module.left_bound.detach(), module.right_bound.detach()], 1).cpu().double()
+    bounds = [getattr(module, name).detach() for name in BOUNDS]
+    return torch.stack(bounds, 1).cpu().double()
 
 
 def _central_ranges(module: nn.Module, samples: Tensor | None) -> Tensor:
@@ -178,7 +180,7 @@ def _visible_range(
 
 
 def _draw_input(
-    axes: Axes, module: nn.Module, samples: Tensor | None, chosen: list[int], span: tuple
+    axes: Axes, module: nn.Module, samples: Tensor | None, chosen: list[int], span: tuple[float, float]
 ) -> None:
     """The distribution of the input of the chosen channels, as a grey shape without a scale."""
     edges = torch.linspace(*span, _HISTOGRAM_BINS + 1).double()
@@ -188,10 +190,10 @@ def _draw_input(
         density = torch.histogram(values, edges)[0]
     elif _has_statistics(module):
         mean, std = (
-            s.detach().cpu().double()[chosen].unsqueeze(1)
-            for s in (module.running_mean, module.running_std.clamp(min=1e-6))
+            getattr(module, name).detach().cpu().double()[chosen].unsqueeze(1)
+            for name in ('running_mean', 'running_std')
         )
-        cumulative = torch.special.ndtr((edges - mean) / std).mean(0)
+        cumulative = torch.special.ndtr((edges - mean) / std.clamp(min=1e-6)).mean(0)
         density = cumulative.diff()
     else:
         return
@@ -214,7 +216,7 @@ def _draw_key(figure: Figure, modules: Iterable[nn.Module], measured: bool) -> N
     from matplotlib.patches import Patch
 
     modules = list(modules)
-    entries = [Line2D([], [], color='0.25', linestyle='--', linewidth=1, label='ReLU')]
+    entries: list[Artist] = [Line2D([], [], color='0.25', linestyle='--', linewidth=1, label='ReLU')]
     if any(has_bounds(module) for module in modules):
         entries.append(
             Line2D([], [], color='0.3', marker='o', markersize=4.5, linestyle='', label='bounds')

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from ._unwrapped import unwrapped
 
@@ -50,8 +51,8 @@ class ActivationRegularizerHook(Hook):
                 f'ActivationRegularizerHook: weight must be a finite number >= 0, got {weight!r}'
             )
         self.weight = weight
-        self._layers: list[nn.Module] = []
-        self._handle = None
+        self._layers: list[Any] = []
+        self._handle: RemovableHandle | None = None
         self._added = False
 
     def check(self, runner: Runner) -> None:
@@ -89,7 +90,8 @@ class ActivationRegularizerHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leaves the model as it was."""
-        self._handle.remove()
+        if self._handle is not None:
+            self._handle.remove()
 
     def _add(self, model: nn.Module, args: tuple, kwargs: dict[str, Any], losses: Any) -> Any:
         if not model.training or kwargs.get('mode') != 'loss' or not isinstance(losses, dict):

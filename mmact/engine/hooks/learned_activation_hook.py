@@ -145,5 +145,8 @@ class LearnedActivationHook(Hook):
 
 def _pixels(figure: Figure) -> np.ndarray:
     """The figure as an RGB image, (H, W, 3), uint8."""
-    figure.canvas.draw()
-    return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])

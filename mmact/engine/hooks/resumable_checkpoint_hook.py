@@ -90,6 +90,10 @@ class ResumableCheckpointHook(CheckpointHook):
         >>> default_hooks = dict(checkpoint=dict(type='ResumableCheckpointHook', interval=1))
     """
 
+    # Of the parent.
+    backend_args: dict | None
+    keep_ckpt_ids: deque[int]
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         local = '://' not in str(self.out_dir)
@@ -109,7 +113,7 @@ class ResumableCheckpointHook(CheckpointHook):
         super().before_train(runner)
         loader = runner.train_dataloader
         try:
-            self._batches = SeededBatches(loader, runner.seed, get_rank())
+            batches = self._batches = SeededBatches(loader, runner.seed, get_rank())
         except TypeError as error:
             self._batches = None
             runner.logger.warning(
@@ -118,10 +122,10 @@ class ResumableCheckpointHook(CheckpointHook):
             return
         if runner.iter == 0:
             return
-        current = self._data_position(runner)
+        current = _data_position(batches)
         stored = self._stored or current
         if stored['sampler_seed'] is not None:
-            self._batches.sampler.seed = stored['sampler_seed']
+            batches.sampler.seed = stored['sampler_seed']
         changed = [name for name in ('world_size', 'batch_size') if stored[name] != current[name]]
         if changed:
             runner.logger.warning(
@@ -129,9 +133,7 @@ class ResumableCheckpointHook(CheckpointHook):
                 + ', '.join(f'{name} was {stored[name]} and is {current[name]}' for name in changed)
             )
         elif not isinstance(runner.train_loop, IterBasedTrainLoop):  # which skips by itself
-            self._batches.skip(
-                (runner.iter - runner.epoch * len(loader)) * self._batches.batch_size
-            )
+            batches.skip((runner.iter - runner.epoch * len(loader)) * batches.batch_size)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Seeds what a sampler may draw, and tells the batches where training is."""
@@ -146,14 +148,7 @@ class ResumableCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Adds what a resumed training must know of the data."""
         if self._batches is not None:
-            checkpoint[_STATE] = self._data_position(runner)
-
-    def _data_position(self, runner: Runner) -> dict[str, int | None]:
-        return dict(
-            sampler_seed=getattr(self._batches.sampler, 'seed', None),
-            batch_size=self._batches.batch_size,
-            world_size=get_world_size(),
-        )
+            checkpoint[_STATE] = _data_position(self._batches)
 
     # Files ----------------------------------------------------------------------------------------
 
@@ -199,6 +194,15 @@ class ResumableCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # one file for each rank
                 self.file_backend.rmtree(path)
+
+
+def _data_position(batches: SeededBatches) -> dict[str, int | None]:
+    """The part of a checkpoint that a resumed training must know of the data."""
+    return dict(
+        sampler_seed=getattr(batches.sampler, 'seed', None),
+        batch_size=batches.batch_size,
+        world_size=get_world_size(),
+    )
 
 
 def _require_finite(runner: Runner, what: str) -> None:

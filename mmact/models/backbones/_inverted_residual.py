@@ -9,6 +9,7 @@ the positions A1, A2 and A3: Chen et al., Dynamic ReLU, ECCV 2020, Table 8.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
@@ -145,7 +146,7 @@ class ConvAct(ConvModule):
         hyper_input: str = 'own',
         **kwargs,
     ) -> None:
-        if hyper_input == 'conv':
+        if hyper_input == 'conv' and act_cfg is not None:
             act_cfg = {**act_cfg, 'context_channels': in_channels}
         super().__init__(
             in_channels,
@@ -220,7 +221,7 @@ class InvertedResidual(BaseModule):
         super().__init__()
         self.with_cp = with_cp
         self.with_res_shortcut = stride == 1 and in_channels == out_channels
-        cfgs = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg)
+        cfgs: dict[str, Any] = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg)
         layers: dict[str, nn.Module] = {}
         if mid_channels != in_channels:
             layers['expand_conv'] = ConvAct(

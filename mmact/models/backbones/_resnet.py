@@ -1,19 +1,24 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What ResNets of MMDetection and MMSegmentation need to take ``act_cfg``.
+"""Mix-ins with which ResNets of MMDetection and MMSegmentation take ``act_cfg``.
 
 Both codebases' blocks call one ReLU two or three times, at places of different width and
 distribution. These mix-ins, put before a codebase's class, give every place a module of its own.
 All other modules keep their names, so that checkpoints and ImageNet weights load.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..activation import build_activation
 
+#: In place of the codebase's class, which each mix-in is put before.
+_Codebase: Any = object
 
-class _Residual:
+
+class _Residual(_Codebase):
     """A residual block whose sum can be recomputed in backward instead of kept."""
 
     def _checkpointed_sum(self, x: Tensor) -> Tensor:
@@ -85,7 +90,7 @@ class BottleneckMixin(_Residual):
         return self.act3(self._checkpointed_sum(x))
 
 
-class ResNetMixin:
+class ResNetMixin(_Codebase):
     """A ResNet built from the blocks in ``blocks``, with its stem's activations.
 
     Args:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -119,7 +120,7 @@ class MobileNetV2(MobileNet):
             'MobileNetV2', act_cfg, act_positions, hyper_input, ('stem', *BLOCK_POSITIONS, 'last')
         )
         original = dict(type='ReLU6')
-        cfgs = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg or dict(type='BN'))
+        cfgs: dict[str, Any] = dict(conv_cfg=conv_cfg, norm_cfg=norm_cfg or dict(type='BN'))
         width = make_divisible(32 * widen_factor)
         self.conv1 = ConvAct(3, width, 3, stride=2, **acts.at('stem', original), **cfgs)
         for i, (ratio, channels, num_blocks, stride) in enumerate(self.arch_settings, 1):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import nn
 
@@ -158,7 +159,7 @@ class MobileNetV3(MobileNet):
             'MobileNetV3', act_cfg, act_positions, hyper_input, ('stem', *BLOCK_POSITIONS, 'last')
         )
         se = not acts.dynamic if se is None else se
-        cfgs = dict(
+        cfgs: dict[str, Any] = dict(
             conv_cfg=conv_cfg, norm_cfg=norm_cfg or dict(type='BN', eps=0.001, momentum=0.01)
         )
         hswish = dict(type='HSwish')
