@@ -103,15 +103,15 @@ def load_config(args: argparse.Namespace) -> Config:
             raise ImportError(f'No module named {scope!r}')
     except SyntaxError as error:
         raise UserError(f'config {path}, or one that it inherits: {error}') from error
-    except ImportError as last:
-        error: BaseException = last
-        while error.__context__ is not None:
-            error = error.__context__
+    except ImportError as error:
+        first: BaseException = error
+        while first.__context__ is not None:
+            first = first.__context__
         remedies = {**INSTALL, 'projects': 'run from a clone of mmact, which has it'}
         for name, remedy in remedies.items():
-            if name in str(error) and find_spec(name) is None:
-                raise UserError(f'{path} needs {name}, which is not installed: {remedy}') from error
-        raise UserError(f'config {path} needs a module that is not installed: {error}') from error
+            if name in str(first) and find_spec(name) is None:
+                raise UserError(f'{path} needs {name}, which is not installed: {remedy}') from first
+        raise UserError(f'config {path} needs a module that is not installed: {first}') from first
     cfg.launcher = args.launcher
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join('work_dirs', path.stem)

@@ -74,7 +74,7 @@ class SeededBatches(Sampler):
                 'IterableDataset)'
             )
         self.batches: Any = loader.batch_sampler
-        self.sampler = getattr(self.batches, 'sampler', self.batches)
+        self.sampler: Any = getattr(self.batches, 'sampler', self.batches)
         self.batch_size = getattr(self.batches, 'batch_size', 1)
         self.iteration = 0
         self._key = (seed, rank)

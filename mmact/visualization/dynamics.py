@@ -230,9 +230,7 @@ def _draw_pairs(axes: Axes, pairs: Tensor) -> None:
         margin = 0.05 * max(high - low, 1e-6)
         limits.append((min(low, 0.0) - margin, max(high, 0.0) + margin))
     x, y = pairs.numpy()
-    axes.hist2d(
-        x, y, bins=_BINS, range=limits, cmap='Blues', norm=LogNorm(vmin=0.2), cmin=1
-    )
+    axes.hist2d(x, y, bins=_BINS, range=limits, cmap='Blues', norm=LogNorm(vmin=0.2), cmin=1)
     for slope in (1, -1):
         axes.axline((0, 0), slope=slope, color='tab:red', linewidth=0.9)
     axes.set(xlim=limits[0], ylim=limits[1])

@@ -180,7 +180,11 @@ def _visible_range(
 
 
 def _draw_input(
-    axes: Axes, module: nn.Module, samples: Tensor | None, chosen: list[int], span: tuple[float, float]
+    axes: Axes,
+    module: nn.Module,
+    samples: Tensor | None,
+    chosen: list[int],
+    span: tuple[float, float],
 ) -> None:
     """The distribution of the input of the chosen channels, as a grey shape without a scale."""
     edges = torch.linspace(*span, _HISTOGRAM_BINS + 1).double()
@@ -216,7 +220,8 @@ def _draw_key(figure: Figure, modules: Iterable[nn.Module], measured: bool) -> N
     from matplotlib.patches import Patch
 
     modules = list(modules)
-    entries: list[Artist] = [Line2D([], [], color='0.25', linestyle='--', linewidth=1, label='ReLU')]
+    relu = Line2D([], [], color='0.25', linestyle='--', linewidth=1, label='ReLU')
+    entries: list[Artist] = [relu]
     if any(has_bounds(module) for module in modules):
         entries.append(
             Line2D([], [], color='0.3', marker='o', markersize=4.5, linestyle='', label='bounds')

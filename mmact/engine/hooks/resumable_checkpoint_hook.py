@@ -113,13 +113,14 @@ class ResumableCheckpointHook(CheckpointHook):
         super().before_train(runner)
         loader = runner.train_dataloader
         try:
-            batches = self._batches = SeededBatches(loader, runner.seed, get_rank())
+            batches = SeededBatches(loader, runner.seed, get_rank())
         except TypeError as error:
             self._batches = None
             runner.logger.warning(
                 f'ResumableCheckpointHook: {error}; what a resumed training reads differs'
             )
             return
+        self._batches = batches
         if runner.iter == 0:
             return
         current = _data_position(batches)
