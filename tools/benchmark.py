@@ -43,6 +43,7 @@ class EagerPWLU(PWLU):
     """PWLU in plain PyTorch operations: what the kernels are compared with."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         return reference.pwlu(x, *self._parameters_in_order(), channel_dim=1)
 
 
@@ -50,6 +51,7 @@ class EagerAReLU(AReLU):
     """AReLU in plain PyTorch operations."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         return reference.arelu(x, self.alpha, self.beta)
 
 
@@ -57,6 +59,7 @@ class EagerPAU(PAU):
     """Eq. 2 of PAU in plain PyTorch operations, as one would write it without a kernel."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         p, q = torch.zeros_like(x), torch.zeros_like(x)
         for a in reversed(self.numerator.unbind()):
             p = p * x + a
@@ -69,6 +72,7 @@ class EagerDyReLUB(DyReLUB):
     """Dynamic ReLU B in plain PyTorch operations, as one would write it without a kernel."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         slopes, intercepts = self.coefficients(x.mean((2, 3)))[..., None, None].chunk(2, 1)
         return (slopes * x.unsqueeze(1) + intercepts).amax(1)
 
@@ -77,6 +81,7 @@ class EagerDyReLUC(EagerDyReLUB, DyReLUC):
     """Dynamic ReLU C in plain PyTorch operations."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         logits = F.conv2d(x, self.attention_weight[None, :, None, None])
         return super().forward(x) * self.attend(logits)
 
@@ -85,6 +90,7 @@ class EagerDiTAC(DiTAC):
     """DiTAC in plain PyTorch operations."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         table = segment_table(self.rows('theta'), self.domain, dtype=x.dtype)
         return apply_table(x, *table, 1, 'gelu')
 
@@ -95,6 +101,7 @@ class QuantisedDiTAC(DiTAC):
     STEPS = 2048
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         a, b = self.domain
         grid = torch.linspace(a, b, self.STEPS, device=x.device)
         table = cpab(grid, self.rows('theta'), self.domain)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Formats the code, or with --check only says what is not in order. The pre-commit hook, CI and
-# `make lint` all run this. Versions of the formatters: requirements/dev.txt.
+# `make lint` all run this. Versions: requirements/dev.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 mapfile -t sources < <(git ls-files --cached --others --exclude-standard 'csrc/*' | grep -E '\.(cpp|cu|cuh|h|inc)$')
@@ -13,3 +13,4 @@ else
   ruff format -q .
   clang-format -i "${sources[@]}"
 fi
+mypy --no-error-summary

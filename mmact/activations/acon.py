@@ -107,6 +107,7 @@ class AconC(ChannelActivation):
         return (value * (p2 + difference * gate)).to(x.dtype)
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         initial = ', '.join(f'{name}={value}' for name, value in self._initial.items())
         return f'{initial}, {super().extra_repr()}'
 

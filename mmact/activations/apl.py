@@ -107,4 +107,5 @@ class APL(ChannelActivation):
         return piecewise_linear(x, *self._table(), channel_dim=dim)
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'S={self.S}, {super().extra_repr()}'

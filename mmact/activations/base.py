@@ -80,14 +80,15 @@ class Activation(nn.Module):
         """Returns a flat parameter as (num_functions, n), a view."""
         return getattr(self, name).view(self.num_functions, -1)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args, **kwargs):
         for old, new in self._renamed.items():
             if prefix + old in state_dict:
                 state_dict[prefix + new] = state_dict.pop(prefix + old)
         for name, parameter in self._parameters.items():
             value = state_dict.get(prefix + name)
-            same = isinstance(value, Tensor) and value.numel() == parameter.numel()
-            if same and value.dim() != 1:
+            if parameter is None or not isinstance(value, Tensor) or value.dim() == 1:
+                continue
+            if value.numel() == parameter.numel():
                 state_dict[prefix + name] = value.reshape(-1)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -137,7 +138,7 @@ class ChannelActivation(Activation):
         self.num_groups = num_groups
         self.channel_dim = channel_dim
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args, **kwargs) -> ChannelActivation:  # noqa: D102 the class has it
         if 'mode' in kwargs:
             raise TypeError(
                 f"{cls.__name__} has no argument 'mode' any more: mode='layer' is num_groups=1, "
@@ -219,6 +220,7 @@ class ChannelActivation(Activation):
         )
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return (
             f'num_channels={self.num_channels}, num_groups={self.num_groups}, '
             f'channel_dim={self.channel_dim}'

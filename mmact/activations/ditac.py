@@ -219,6 +219,7 @@ class DiTAC(ChannelActivation):
         return whitened.square().sum()
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return (
             f'version={self.version!r}, num_cells={self.num_cells}, domain={self.domain}, '
             f'{super().extra_repr()}'

@@ -357,4 +357,5 @@ class DyReLUC(_DyReLU):
         return weights.clamp(max=1).reshape(logits.shape)
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'{super().extra_repr()}, temperature={self.temperature}, gamma={self.gamma}'

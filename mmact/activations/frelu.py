@@ -73,4 +73,5 @@ class FReLU(ChannelActivation):
         return torch.maximum(x, self.bn(self.conv(x)))
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'num_channels={self.num_channels}, kernel_size={self.kernel_size}'

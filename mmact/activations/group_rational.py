@@ -102,4 +102,5 @@ class GroupRational(ChannelActivation):
         return pau(x, numerator, self.rows('denominator'), self._dim(x), 'A')
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'm={self.m}, n={self.n}, init={self.init!r}, {super().extra_repr()}'

@@ -98,4 +98,5 @@ class Maxout(ChannelActivation):
         return y.permute([order.index(d) for d in range(x.dim())])
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'k={self.k}, num_channels={self.num_channels}, channel_dim={self.channel_dim}'

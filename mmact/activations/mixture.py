@@ -63,6 +63,7 @@ class Mixture(Activation):
         return piecewise_linear(x, w.new_zeros(1, 1), slopes, torch.zeros_like(slopes))
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'hull={self.hull!r}'
 
 

@@ -114,6 +114,7 @@ class PAU(ChannelActivation):
         return self._apply_pau(x, 0.0)
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return (
             f'm={self.m}, n={self.n}, init={self.init!r}, version={self.version!r}, '
             f'{super().extra_repr()}'
@@ -148,4 +149,5 @@ class RPAU(PAU):
         return self._apply_pau(x, self.alpha if self.training else 0.0)
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'alpha={self.alpha}, {super().extra_repr()}'

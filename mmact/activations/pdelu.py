@@ -109,4 +109,5 @@ class PDELU(ChannelActivation):
         return torch.where(value > 0, value, alpha * deformed).to(x.dtype)
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f't={self.t}, {super().extra_repr()}'

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -359,13 +360,14 @@ class PWLU(ChannelActivation):
 
     # State ----------------------------------------------------------------------------------------
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args, **kwargs):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if f'{prefix}phase_id' in state_dict:
             self._phase = _PHASES[int(state_dict[f'{prefix}phase_id'])]
             self._unattended = self._phase == 'collect'
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return (
             f'num_channels={self.num_channels}, num_intervals={self.num_intervals}, '
             f'init={self.init!r}, num_groups={self.num_groups}, channel_dim={self.channel_dim}, '

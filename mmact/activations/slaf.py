@@ -92,4 +92,5 @@ class SLAF(Activation):
         return pau(x, numerator, numerator.new_empty(1, 0), version='N')
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'degree={self.degree}'

@@ -56,4 +56,5 @@ class Squareplus(Activation):
         return (torch.maximum(value, value.new_zeros(())) + rest).to(x.dtype)
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'b={self.b}'

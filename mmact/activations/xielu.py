@@ -86,6 +86,7 @@ class XIELU(Activation):
         return y.to(x.dtype)
 
     def extra_repr(self) -> str:
+        """Returns the settings, for print."""
         return f'beta={self.beta}'
 
 

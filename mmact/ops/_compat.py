@@ -56,7 +56,7 @@ def _register_autograd(
     namespace, _, short = name.partition('::')
     op = getattr(getattr(torch.ops, namespace), short).default
 
-    def forward(ctx, *args):
+    def forward(ctx: Any, *args):
         with torch._C._AutoDispatchBelowAutograd():
             result = op(*args)
         if setup_context is not None:

@@ -14,6 +14,7 @@ import importlib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +97,7 @@ def once_differentiable(name: str, reference: str | None = None) -> None:
     """
     reference = reference or f'mmact.ops.reference.{name}'
 
-    def refuse(ctx, *grads):
+    def refuse(ctx: Any, *grads):
         raise RuntimeError(
             f'mmact.ops.{name} is differentiable once; for second derivatives use {reference}, '
             f'which autograd can differentiate again'
@@ -135,17 +136,17 @@ def define_elementwise(
     num_tensors = 1 + arguments.count('Tensor')
     targets = (0, *learned)
 
-    def eager(x, *rest):
+    def eager(x: Tensor, *rest):
         return dense(x, (quick or forward)(x, *rest))
 
-    def eager_bwd(grad, x, *rest):
+    def eager_bwd(grad: Tensor, x: Tensor, *rest):
         gx, *others = backward(grad, x, *rest)
         return (dense(x, gx), *(x.new_empty(0) if g is None else g for g in others))
 
-    def fake(x, *rest):
+    def fake(x: Tensor, *rest):
         return torch.empty_like(x)
 
-    def fake_bwd(grad, *inputs):
+    def fake_bwd(grad: Tensor, *inputs):
         x, tensors = inputs[0], [inputs[i] for i in learned]
         shapes = [x.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
         return (torch.empty_like(x), *shapes)
@@ -154,11 +155,11 @@ def define_elementwise(
     define(f'{name}(Tensor x, {arguments}) -> Tensor', eager, fake)
     define(f'{name}_bwd(Tensor grad, Tensor x, {arguments}) -> ({results})', eager_bwd, fake_bwd)
 
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple, output: Any):
         ctx.save_for_backward(*inputs[:num_tensors])
         ctx.settings = inputs[num_tensors:]
 
-    def run_backward(ctx, grad):
+    def run_backward(ctx: Any, grad: Tensor):
         saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph
 

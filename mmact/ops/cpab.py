@@ -21,6 +21,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,7 +64,7 @@ _EXPM1 = [1 / math.factorial(k + 1) for k in range(_TERMS)]
 _LOG1P = [(-1) ** k / (k + 1) for k in range(_TERMS)]
 
 
-def _ratio(z: Tensor, function, coefficients: list[float]) -> Tensor:
+def _ratio(z: Tensor, function: Callable, coefficients: list[float]) -> Tensor:
     """function(z) / z, from its series near 0, where autograd's quotient rule would cancel."""
     near = z.abs() < _SERIES_BELOW
     close = torch.where(near, z, 0)
@@ -347,13 +348,27 @@ def _quick_ratio(z: Tensor, function: Callable) -> Tensor:
     return (function(z) / z.masked_fill(still, 1)).masked_fill(still, 1)
 
 
-def _quick(x, breakpoints, table, channel_dim, factor, negative_slope):
+def _quick(
+    x: Tensor,
+    breakpoints: Tensor,
+    table: Tensor,
+    channel_dim: int,
+    factor: str,
+    negative_slope: float,
+):
     ratios = (functools.partial(_quick_ratio, function=f) for f in (torch.log1p, torch.expm1))
     return _apply(x, breakpoints, table, channel_dim, factor, negative_slope, *ratios)
 
 
 def _apply(
-    x, breakpoints, table, channel_dim, factor, negative_slope, log1p_ratio, expm1_ratio
+    x: Tensor,
+    breakpoints: Tensor,
+    table: Tensor,
+    channel_dim: int,
+    factor: str,
+    negative_slope: float,
+    log1p_ratio: Callable,
+    expm1_ratio: Callable,
 ) -> Tensor:
     value = _rows(x.to(opmath_dtype(x.dtype)), table.size(0), channel_dim)
     _, inside, z, shift, gain, alpha, beta = _look_up(value, breakpoints, table)
@@ -366,7 +381,15 @@ def _apply(
     return _from_rows(y, x, channel_dim)
 
 
-def _backward(grad, x, breakpoints, table, channel_dim, factor, negative_slope):
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    breakpoints: Tensor,
+    table: Tensor,
+    channel_dim: int,
+    factor: str,
+    negative_slope: float,
+):
     dtype, groups = opmath_dtype(x.dtype), table.size(0)
     value, gy = (_rows(t.to(dtype), groups, channel_dim) for t in (x, grad))
     index, inside, z, shift, gain, alpha, beta = _look_up(value, breakpoints, table)
@@ -375,7 +398,7 @@ def _backward(grad, x, breakpoints, table, channel_dim, factor, negative_slope):
     late = beta * z * slower
     exp = torch.exp(late)
     faster, d_faster = _with_derivative(late, torch.expm1(late), exp, _EXPM1)
-    by_factor = 0
+    by_factor = torch.zeros_like(gy)
     if factor != 'one':
         if 'gelu' in factor:
             flowed = _bounded(_flow(value, inside, z, shift, gain, slower * faster))
@@ -420,29 +443,29 @@ LIBRARY.define(f'cpab_table_bwd(Tensor grad, {_DOMAIN}) -> Tensor', **TAGGED)
 
 
 @register_fake('mmact::cpab_table', lib=LIBRARY)
-def _(theta, a, b, affine, single):
+def _(theta: Tensor, a: Tensor, b: Tensor, affine: bool, single: bool):
     count = 2 * (theta.size(1) + 1)
     breakpoints = theta.new_empty((theta.size(0), count), dtype=torch.float64)
     return breakpoints, breakpoints.new_empty((theta.size(0), count + 1, _COLUMNS))
 
 
 @register_fake('mmact::cpab_table_bwd', lib=LIBRARY)
-def _(grad, theta, a, b, affine, single):
+def _(grad: Tensor, theta: Tensor, a: Tensor, b: Tensor, affine: bool, single: bool):
     return theta.new_empty(theta.shape)
 
 
-def _setup_table_context(ctx, inputs, output):
+def _setup_table_context(ctx: Any, inputs: tuple, output: Any):
     theta, *ctx.domain = inputs
     ctx.save_for_backward(theta)
 
 
-def _table_backward(ctx, _, grad):
+def _table_backward(ctx: Any, _: Any, grad: Tensor):
     if torch.is_grad_enabled():  # create_graph
         a, b, affine, single = ctx.domain
         extend = 'affine' if affine else 'identity'
         dtype = torch.float32 if single else torch.float64
 
-        def function(theta):
+        def function(theta: Tensor):
             return segment_table(theta, (a, b), extend, dtype)[1]
 
         return (*gradients(function, ctx.saved_tensors, grad), None, None, None, None)

@@ -9,6 +9,8 @@ so that backward holds no second tensor of x's size.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ from ._library import LIBRARY, check_dtype, define
 from ._transforms import use_reference
 
 
-def _fake(x, weight, channel_dim):
+def _fake(x: Tensor, weight: Tensor | None, channel_dim: int):
     dtype = reference.opmath_dtype(x.dtype)
     mean = x.new_empty((x.size(0), x.size(channel_dim)), dtype=dtype)
     if weight is None:
@@ -28,21 +30,35 @@ def _fake(x, weight, channel_dim):
     return mean, x.new_empty(sizes, dtype=dtype)
 
 
-def _fake_bwd(grad_x, x, grad_mean, grad_logits, weight, channel_dim):
+def _fake_bwd(
+    grad_x: Tensor,
+    x: Tensor | None,
+    grad_mean: Tensor,
+    grad_logits: Tensor | None,
+    weight: Tensor | None,
+    channel_dim: int,
+):
     if weight is None:
         return grad_x.new_empty(0, dtype=reference.opmath_dtype(grad_x.dtype))
     return torch.empty_like(weight)
 
 
-def _eager_bwd(grad_x, x, grad_mean, grad_logits, weight, channel_dim):
+def _eager_bwd(
+    grad_x: Tensor,
+    x: Tensor | None,
+    grad_mean: Tensor,
+    grad_logits: Tensor | None,
+    weight: Tensor | None,
+    channel_dim: int,
+):
     gx, g_weight = reference.dyrelu_squeeze_bwd(
         grad_x if x is None else x, grad_mean, grad_logits, weight, channel_dim
     )
     grad_x.copy_(grad_x + gx)
-    return _fake_bwd(grad_x, x, grad_mean, None, None, 0) if weight is None else g_weight
+    return gx.new_empty(0) if weight is None else g_weight
 
 
-def _eager(x, weight, channel_dim):
+def _eager(x: Tensor, weight: Tensor | None, channel_dim: int):
     mean, logits = reference.dyrelu_squeeze(x, weight, channel_dim)
     return mean, mean.new_empty(0) if weight is None else logits
 
@@ -60,12 +76,12 @@ define(
 )
 
 
-def _setup_context(ctx, inputs, output):
+def _setup_context(ctx: Any, inputs: tuple, output: Any):
     x, weight, ctx.channel_dim = inputs
     ctx.save_for_backward(x, weight)
 
 
-def _backward(ctx, grad_mean, grad_logits):
+def _backward(ctx: Any, grad_mean: Tensor, grad_logits: Tensor):
     x, weight = ctx.saved_tensors
     gx, g_weight = reference.dyrelu_squeeze_bwd(x, grad_mean, grad_logits, weight, ctx.channel_dim)
     return gx.to(x.dtype), g_weight, None
@@ -79,20 +95,19 @@ class _InPlace(torch.autograd.Function):
     """The op, and x again: what is computed of that x hands its gradient to this backward."""
 
     @staticmethod
-    def forward(ctx, x, weight, channel_dim):
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, channel_dim: int):
         ctx.channel_dim = channel_dim
         ctx.save_for_backward(None if weight is None else x, weight)
         mean, logits = torch.ops.mmact.dyrelu_squeeze(x, weight, channel_dim)
         return x.view_as(x), mean, logits
 
     @staticmethod
-    def backward(ctx, gx, grad_mean, grad_logits):
+    def backward(ctx: Any, gx: Tensor, grad_mean: Tensor, grad_logits: Tensor):
         x, weight = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph
-            if weight is None:
-                grad_logits = None
+            projected = None if weight is None else grad_logits
             added, g_weight = reference.dyrelu_squeeze_bwd(
-                gx if x is None else x, grad_mean, grad_logits, weight, ctx.channel_dim
+                gx if x is None else x, grad_mean, projected, weight, ctx.channel_dim
             )
             return gx + added.to(gx.dtype), g_weight, None
         # Nobody else holds gx: the x that it belongs to has one use.

@@ -19,11 +19,28 @@ from ._transforms import use_reference
 MAX_ORDER = 32
 
 
-def _forward(x, numerator, denominator, seed, noise, version, channel_dim):
+def _forward(
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    seed: Tensor | None,
+    noise: float,
+    version: str,
+    channel_dim: int,
+):
     return reference.pau(x, numerator, denominator, channel_dim, version, noise, seed)
 
 
-def _backward(grad, x, numerator, denominator, seed, noise, version, channel_dim):
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    numerator: Tensor,
+    denominator: Tensor,
+    seed: Tensor | None,
+    noise: float,
+    version: str,
+    channel_dim: int,
+):
     return reference.pau_bwd(grad, x, numerator, denominator, channel_dim, version, noise, seed)
 
 

@@ -16,7 +16,9 @@ from ._library import check_dtype, check_groups, define_elementwise
 from ._transforms import use_reference
 
 
-def _backward(grad, x, breakpoints, slopes, offsets, channel_dim):
+def _backward(
+    grad: Tensor, x: Tensor, breakpoints: Tensor, slopes: Tensor, offsets: Tensor, channel_dim: int
+):
     gx, g_slopes, g_offsets = reference.piecewise_linear_bwd(
         grad, x, breakpoints, slopes, channel_dim
     )

@@ -16,27 +16,33 @@ from ._library import check_dtype, check_groups, define_elementwise
 from ._transforms import use_reference
 
 
-def _forward(x, *arguments):
-    *arguments, _ = arguments  # the inference form is a way to calculate the same
-    return reference.pwlu(x, *arguments)
+def _forward(x: Tensor, *arguments):
+    return reference.pwlu(x, *arguments[:-1])  # the inference form only calculates another way
 
 
-def _backward(grad, x, *arguments):
-    *arguments, _ = arguments
-    return reference.pwlu_bwd(grad, x, *arguments)
+def _backward(grad: Tensor, x: Tensor, *arguments):
+    return reference.pwlu_bwd(grad, x, *arguments[:-1])
 
 
 define_elementwise(
     'pwlu',
     'Tensor left_bound, Tensor right_bound, Tensor left_slope, Tensor right_slope, Tensor points, '
-    'int channel_dim, bool inference',
+    'int channel_dim, bool inference=False',
     (1, 2, 3, 4, 5),
     _forward,
     _backward,
 )
 
 
-def _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim) -> int:
+def _check(
+    x: Tensor,
+    left_bound: Tensor,
+    right_bound: Tensor,
+    left_slope: Tensor,
+    right_slope: Tensor,
+    points: Tensor,
+    channel_dim: int,
+) -> int:
     """Raises on arguments that do not fit; returns channel_dim counted from the front."""
     check_dtype('pwlu', x)
     if points.dim() != 2 or points.size(1) < 2:

@@ -57,7 +57,9 @@ def _gather_points(points: Tensor, index: Tensor, channel_dim: int) -> Tensor:
     return points[_per_group(groups, index, channel_dim).expand_as(index), index]
 
 
-def _pwlu_pieces(x, left_bound, right_bound, points, channel_dim):
+def _pwlu_pieces(
+    x: Tensor, left_bound: Tensor, right_bound: Tensor, points: Tensor, channel_dim: int
+):
     """Everything of Eq. 1 to 4 that both directions need, in the arithmetic dtype of x."""
     num_intervals = points.size(1) - 1
     width = right_bound - left_bound
@@ -271,7 +273,16 @@ class _Pade:
     P = x^m p(z) and A = x^n a(z), it is x^(m - n) p / (z^n + abs(a)) up to signs.
     """
 
-    def __init__(self, x, numerator, denominator, channel_dim, version, noise, seed):
+    def __init__(
+        self,
+        x: Tensor,
+        numerator: Tensor,
+        denominator: Tensor,
+        channel_dim: int,
+        version: str,
+        noise: float,
+        seed: Tensor | None,
+    ):
         groups = numerator.size(0)
         dtype = opmath_dtype(x.dtype)
         b = denominator if version == 'C' else F.pad(denominator, (1, 0))
@@ -281,6 +292,8 @@ class _Pade:
         def factor(row: int) -> Tensor | float:
             if noise == 0:
                 return 1.0
+            if seed is None:
+                raise ValueError('pau: noise needs a seed')
             return 1 + noise * pau_noise(x, groups, channel_dim, seed, row).to(dtype)
 
         rows = range(self.m + self.n + 2)
@@ -301,7 +314,7 @@ class _Pade:
         self.near_scale, self.near_sign = self._denominator(near, self.b, one, one)
         self.far_scale, self.far_sign = self._denominator(self.z, self.b[::-1], self.z**self.n, odd)
 
-    def _denominator(self, t, b, power, odd):
+    def _denominator(self, t: Tensor, b: list[Tensor], power: Tensor, odd: Tensor):
         """1 / Q and d Q / d A for the polynomial b in t, with Q's constant times ``power``."""
         constant = (0.1 if self.version == 'C' else 1.0) * power
         if self.version == 'N':
@@ -468,8 +481,10 @@ def dyrelu_bwd(
 def dyrelu_squeeze(
     x: Tensor, weight: Tensor | None, channel_dim: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Averages over pixels, and pixels projected on a weight. See
-    :func:`mmact.ops.dyrelu_squeeze`."""
+    """Averages over pixels, and pixels projected on a weight.
+
+    See :func:`mmact.ops.dyrelu_squeeze`.
+    """
     channel_dim %= x.dim()
     wide = x.to(opmath_dtype(x.dtype))
     pixels = [dim for dim in range(1, x.dim()) if dim != channel_dim]

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks of the Dynamic ReLU paper's tables, what it prints about them, and the counter."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -172,7 +172,7 @@ class UpsamplingCounter(TorchFunctionMode):
 
     madds = 0
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
         result = func(*args, **(kwargs or {}))
         if func is F.interpolate:
             self.madds += 2 * result.numel()
@@ -193,7 +193,7 @@ def count(model: nn.Module, size: tuple[int, int] = (224, 224)) -> Counts:
     params = parameters(model)
     elements = 0
 
-    def add(module, inputs, output):
+    def add(module: Any, inputs: Any, output: Any):
         nonlocal elements
         elements += output.numel()
 

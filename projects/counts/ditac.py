@@ -8,7 +8,7 @@ Needs MMPretrain, whose ConvNeXt is counted.
 import warnings
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +103,7 @@ def other_elements() -> Other:
     model = mobilenet_v3(50).eval()
     totals = {nn.BatchNorm2d: 0, SELayer: 0}
 
-    def add(module, inputs, output):
+    def add(module: Any, inputs: Any, output: Any):
         totals[type(module)] += output.numel()
 
     for module in model.modules():

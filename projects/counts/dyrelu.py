@@ -9,6 +9,7 @@ does not say otherwise.
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -110,7 +111,7 @@ def elementwise(kind: str, for_coco: bool = False) -> float:
     model = pose_estimator(kind, {}, {}) if for_coco else classifier(kind)
     total = 0
 
-    def add(module, inputs, output):
+    def add(module: Any, inputs: Any, output: Any):
         nonlocal total
         total += output.numel()
 

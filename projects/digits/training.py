@@ -50,6 +50,7 @@ class MNISTConv(nn.Module):
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         return self.fc(self.blocks(x).flatten(1))
 
     @property

@@ -25,6 +25,7 @@ class SeedPReLU(nn.PReLU):
     """PReLU with a slope for each seed; x is (S, width, B)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         return super().forward(x.transpose(0, 1)).transpose(0, 1)
 
 
@@ -43,6 +44,7 @@ class SeedSwish(nn.Module):
         self.beta = nn.Parameter(torch.ones(num_seeds, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         return x * torch.sigmoid(self.beta * x)
 
 
@@ -61,6 +63,7 @@ class SeedAReLU(nn.Module):
         self.register_buffer('zeros', torch.zeros(num_seeds, 2))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x."""
         slopes = torch.stack([self.alpha.clamp(*ARELU_CLAMP), 1 + self.beta.sigmoid()], 1)
         return piecewise_linear(x, self.zeros[:, :1], slopes, self.zeros, channel_dim=0)
 

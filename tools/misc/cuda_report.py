@@ -53,6 +53,7 @@ def usage(cuobjdump: str, library: Path) -> list[tuple[str, str, int, int]]:
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--cuobjdump', default='cuobjdump', help='the program')
     args = parser.parse_args()

@@ -1,5 +1,7 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
+"""Hooks of MMEngine's runner."""
+
 from .activation_regularizer_hook import ActivationRegularizerHook
 from .learned_activation_hook import LearnedActivationHook
 from .pwlu_realign_hook import PWLURealignHook

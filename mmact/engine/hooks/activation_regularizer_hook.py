@@ -78,7 +78,7 @@ class ActivationRegularizerHook(Hook):
         self._handle = unwrapped(runner.model).register_forward_hook(self._add, with_kwargs=True)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Makes sure, in the first iteration, that the loss has been added."""
         if not self._added:

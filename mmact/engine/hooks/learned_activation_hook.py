@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -101,14 +101,14 @@ class LearnedActivationHook(Hook):
         """Checks the settings."""
         self.check(runner)
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Begins to record where a picture is due after this iteration."""
         if self._due(runner, batch_idx) and is_main_process():
             self._recorder = InputRecorder(self._layers)
             self._recorder.start()
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Draws."""
         if self._recorder is None:

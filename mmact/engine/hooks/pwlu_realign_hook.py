@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, broadcast, get_world_size
@@ -109,13 +110,13 @@ class PWLURealignHook(Hook):
         if self.by_epoch and runner.epoch >= self.phase1:
             self._realign(runner)
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Begins phase II when its iteration has come."""
         if not self.by_epoch and runner.iter >= self.phase1:
             self._realign(runner)
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch=None, outputs=None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Averages the statistics of phase I over the ranks.
 

@@ -142,7 +142,7 @@ class ResumableCheckpointHook(CheckpointHook):
         if self._batches is not None:
             self._batches.iteration = runner.iter
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seeds what the iteration may draw."""
         seed_generators(runner.seed, get_rank(), runner.iter, STEP)
 

@@ -3,6 +3,7 @@
 """DyHead with mmact's Dynamic ReLU as its task-aware attention."""
 
 import itertools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +34,7 @@ class TaskAwareAttention(DyReLUB):
         """s in the residual 2 s - 1."""
         return F.hardsigmoid(z)
 
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args) -> None:
         if f'{prefix}conv1.conv.weight' in state_dict:
             for i, kind in itertools.product((1, 2), ('weight', 'bias')):
                 value = state_dict.pop(f'{prefix}conv{i}.conv.{kind}')
