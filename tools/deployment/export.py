@@ -119,26 +119,39 @@ def inputs_of(model: nn.Module, batches: Sequence[Any]) -> dict[str, list[Tensor
     return seen
 
 
-def dynamic(x: Tensor) -> tuple[dict[int, Any]]:
+def dynamic(x: Tensor, sizes: bool = True) -> tuple[dict[int, Any]]:
     """Batch and, of images, height and width are free, as far as the model lets them be."""
-    dims = (0, 2, 3) if x.size(1) == 3 else (0,)
+    dims = (0, 2, 3) if sizes and x.size(1) == 3 else (0,)
     return (dict.fromkeys(dims, torch.export.Dim.AUTO),)
 
 
-def to_onnx(part: nn.Module, x: Tensor, path: Path) -> int:
+def to_onnx(part: nn.Module, x: Tensor, path: Path, sizes: bool = True) -> int:
     """Writes a part as ONNX; returns the number of its nodes."""
     import onnx
     from onnxscript import optimizer
 
     with torch.no_grad():
         program = torch.onnx.export(
-            part, (x,), dynamo=True, dynamic_shapes=dynamic(x), verbose=False
+            part, (x,), dynamo=True, dynamic_shapes=dynamic(x, sizes), verbose=False
         )
     # Tables of activations are functions of parameters alone, however many.
     limit = 1 << 24
     optimizer.optimize(program.model, input_size_limit=limit, output_size_limit=limit)
     program.save(path)
     return len(onnx.load(path, load_external_data=False).graph.node)
+
+
+def to_torch_export(part: nn.Module, x: Tensor, path: Path, sizes: bool = True) -> int:
+    """Writes a part as an exported program; returns the number of its nodes."""
+    with torch.no_grad():
+        program = torch.export.export(part, (x,), dynamic_shapes=dynamic(x, sizes))
+    torch.export.save(program, path)
+    return len(program.graph.nodes)
+
+
+def load_torch_export(path: Path) -> Callable[[Tensor], Sequence[Tensor]]:
+    """Runs an exported program."""
+    return torch.export.load(path).module()
 
 
 def session(path: Path) -> Callable[[Tensor], list[Tensor]]:
@@ -296,42 +309,42 @@ def export(args: argparse.Namespace, runner: Runner, model: nn.Module) -> None:
     seen = inputs_of(model, batches)
     originals = parts_of(model)
     files: dict[str, Path] = {}
-    print('graph | nodes before | nodes | MB | difference | PyTorch ms | this ms | at')
+    onnx = args.to == 'onnx'
+    write, load = (to_onnx, session) if onnx else (to_torch_export, load_torch_export)
+    print('graph | nodes before | nodes | MB | difference | PyTorch ms | this ms | at | free')
     for name, part in parts_of(small).items():
         x, other = _examples(name, model, shape)
-        with torch.no_grad():
-            expected = originals[name](other)
-        before = ''
-        if args.to == 'onnx':
-            files[name] = path = args.out / f'{name}.onnx'
-            if not args.plain:
-                before = to_onnx(originals[name], x, args.out / f'{name}_before.onnx')
-                for file in args.out.glob(f'{name}_before.onnx*'):
-                    file.unlink()
-            nodes = to_onnx(part, x, path)
-            run = session(path)
-        else:
-            path = args.out / f'{name}.pt2'
-            with torch.no_grad():
-                program = torch.export.export(part, (x,), dynamic_shapes=dynamic(x))
-            torch.export.save(program, path)
-            nodes = len(program.graph.nodes)
-            run = torch.export.load(path).module()
+        original = originals[name]
+        path = files[name] = args.out / f'{name}.{"onnx" if onnx else "pt2"}'
+        before = nodes = write(part, x, path)
+        if not args.plain:
+            before = _nodes(write, original, x, args.out / f'before_{path.name}')
+        free, run = 'batch and size', load(path)
         try:
-            found = difference(run(other), expected)
-        except Exception as error:
-            found = float('nan')
-            print(f'{name}: only at the size it was traced with: {str(error)[:200]}')
+            run(other)
+        except Exception:  # pooling to fixed sizes, such as PSPNet's, is traced for one size
+            free, other = 'batch', other[..., : x.size(2), : x.size(3)]
+            nodes, run = write(part, x, path, sizes=False), load(path)
+        with torch.no_grad():
+            found = difference(run(other), original(other))
         size = sum(f.stat().st_size for f in args.out.glob(f'{path.name}*')) / 2**20
-        torch_ms = milliseconds(lambda part=originals[name], x=x: part(x))
-        run_ms = milliseconds(lambda run=run, x=x: run(x))
-        print(
-            f'{name} | {before} | {nodes} | {size:.1f} | {found:.2g} | {torch_ms:.2f} | '
-            f'{run_ms:.2f} | {tuple(x.shape)}'
-        )
+        times = (milliseconds(lambda f=f, x=x: f(x)) for f in (original, run))
+        columns = (name, before, nodes, f'{size:.1f}', f'{found:.2g}', *(f'{t:.2f}' for t in times))
+        print(*columns, tuple(x.shape), free, sep=' | ')
     if args.to == 'onnx' and (args.evaluate or args.precision != ['fp32']):
         specs = {name: part.spec for name, part in originals.items()}
         _precisions(args, runner, model, files, specs, seen)
+
+
+def _nodes(write: Callable, part: nn.Module, x: Tensor, path: Path) -> int | str:
+    """Number of nodes of a part as it was; none where it cannot be written so."""
+    try:
+        return write(part, x, path)
+    except Exception as error:
+        return f'fails ({type(error).__name__})'
+    finally:
+        for file in path.parent.glob(f'{path.name}*'):
+            file.unlink()
 
 
 def _examples(name: str, model: nn.Module, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -176,7 +176,7 @@ def _build_config(codebase: str, path: str) -> tuple[nn.Module, Any]:
     cfg = Config.fromfile(f'{get_installed_path(codebase)}/.mim/configs/{path}')
     # Configs without a runtime, such as those of self-supervised pre-training, name no scope.
     init_default_scope(cfg.get('default_scope', codebase))
-    model = MODELS.build(_random(cfg.model))
+    model = MODELS.build(_quick(_random(cfg.model)))
     fixed = codebase == 'mmpose' or re.search('img_size|input_size', str(cfg.model))
     return model, None if fixed else (2, 3, SIDE, SIDE)
 
@@ -217,6 +217,20 @@ def difference(
 ) -> float | None:
     """Largest difference of the features, or else of the outputs, as a share of the largest."""
     return _difference(before, after) if before and after else report.difference
+
+
+def _quick(cfg: Any) -> Any:
+    """A config of a detector whose second stage sees few boxes."""
+    if isinstance(cfg, dict):
+        for key, value in cfg.items():
+            if key in ('max_per_img', 'num_proposals') and isinstance(value, int):
+                cfg[key] = min(value, 20)
+            else:
+                _quick(value)
+    elif isinstance(cfg, (list, tuple)):
+        for value in cfg:
+            _quick(value)
+    return cfg
 
 
 def step(model: nn.Module, example: Any) -> dict[str, Any]:
@@ -332,7 +346,14 @@ def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
         result['step'] = dict(before=before.get('failed'), after=after.get('failed'))
     else:
         got = set(after['got'])
-        without = [n for n in added if n not in got]
+        learned = {n.rpartition('.')[0] for n in before['got']}
+
+        def learns(name: str) -> bool:
+            """Whether what an activation stands in got a gradient before there was one."""
+            block = name.rsplit('.', 2)[0] + '.'
+            return any((module + '.').startswith(block) for module in learned)
+
+        without = [n for n in added if n not in got and learns(n)]
         lost = sorted(set(before['got']) - got)
         result['step'] = dict(way=after['way'], finite=after['finite'], without=without, lost=lost)
     del model
@@ -371,10 +392,11 @@ def in_a_process(name: str, candidates: list[str], seconds: float, gigabytes: fl
     process.start()
     its.close()
     try:
-        result = mine.recv() if mine.poll(seconds) else dict(crashed=f'more than {seconds:g} s')
+        late = dict(built=True, crashed=f'more than {seconds:g} s')
+        result = mine.recv() if mine.poll(seconds) else late
     except EOFError:
         process.join()
-        result = dict(crashed=f'the process ended with {process.exitcode}')
+        result = dict(built=True, crashed=f'the process ended with {process.exitcode}')
     process.kill()
     process.join()
     return result
