@@ -281,12 +281,12 @@ def _line(error: BaseException) -> str:
     return f'{type(error).__name__}: {text[:200]}'
 
 
-def examine(name: str, candidates: list[str]) -> dict[str, Any]:
+def examine(name: str, candidates: list[str], pwlu_only: bool = False) -> dict[str, Any]:
     """Builds, converts and trains one model."""
     failed, first = [], None
     for candidate in candidates[:8]:
         try:
-            result = convert_and_train(name, candidate)
+            result = convert_and_train(name, candidate, pwlu_only)
         except _NotBuilt as error:
             failed.append(str(error))
             continue
@@ -300,7 +300,7 @@ class _NotBuilt(Exception):
     pass
 
 
-def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
+def convert_and_train(name: str, candidate: str, pwlu_only: bool) -> dict[str, Any]:
     """Converts and trains one model that can be built.
 
     Raises:
@@ -363,7 +363,7 @@ def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
         other = mmact.convert(model, dict(type=act), example=example, replaces=replaces)
         result['difference'][act] = difference(before_features, features(model, example), other)
 
-    kinds = result['was']
+    kinds = {} if pwlu_only else result['was']
     if 'ReLU' in kinds:
         another('PAU', 'ReLU')
         another('DyReLUB', 'ReLU')
@@ -372,23 +372,23 @@ def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
     return result
 
 
-def _isolated(pipe: Any, name: str, candidates: list[str], gigabytes: float) -> None:
+def _isolated(pipe: Any, gigabytes: float, *arguments: Any) -> None:
     limit = int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     warnings.simplefilter('ignore')
     try:
-        result = examine(name, candidates)
+        result = examine(*arguments)
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         result = dict(built=True, crashed=f'{_line(error)} ({where.filename}:{where.lineno})')
     pipe.send(result)
 
 
-def in_a_process(name: str, candidates: list[str], seconds: float, gigabytes: float) -> dict:
+def in_a_process(seconds: float, gigabytes: float, *arguments: Any) -> dict[str, Any]:
     """Examines a model in a process of its own, which may crash or take too long."""
     context = multiprocessing.get_context('fork')
     mine, its = context.Pipe(duplex=False)
-    process = context.Process(target=_isolated, args=(its, name, candidates, gigabytes))
+    process = context.Process(target=_isolated, args=(its, gigabytes, *arguments))
     process.start()
     its.close()
     try:
@@ -410,6 +410,7 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=RESULTS, help='JSON file')
     parser.add_argument('--seconds', type=float, default=300, help='limit of a model')
     parser.add_argument('--gigabytes', type=float, default=6, help='limit of a model')
+    parser.add_argument('--pwlu-only', action='store_true', help='leave the other activations out')
     parser.add_argument('--here', action='store_true', help='no process per model, to debug')
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -421,9 +422,10 @@ def main() -> None:
             continue
         start = time.perf_counter()
         if args.here:
-            result = examine(name, candidates)
+            result = examine(name, candidates, args.pwlu_only)
         else:
-            result = in_a_process(name, candidates, args.seconds, args.gigabytes)
+            arguments = (name, candidates, args.pwlu_only)
+            result = in_a_process(args.seconds, args.gigabytes, *arguments)
         result['seconds'] = round(time.perf_counter() - start)
         print(name, {k: v for k, v in result.items() if k != 'left'}, flush=True)
         # Another sweep may have added to it.
