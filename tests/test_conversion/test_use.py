@@ -75,8 +75,8 @@ def test_averaged_by_mmengine():
     average.eval()
     torch.testing.assert_close(average(x), average.module(x))
     assert not torch.equal(average(x), model(x))
-    acts = zip(*([m for m in n.modules() if isinstance(m, PWLU)] for n in (average, model)))
-    assert all(not torch.equal(a.points, b.points) for a, b in acts)
+    acts = [[m for m in n.modules() if isinstance(m, PWLU)] for n in (average, model)]
+    assert all(not torch.equal(a.points, b.points) for a, b in zip(*acts, strict=True))
 
 
 @pytest.fixture
