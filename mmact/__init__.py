@@ -11,6 +11,7 @@ import importlib.util
 from . import activations, ops
 from .activations import list_activations
 from .conversion import convert
+from .interop import register_with_transformers
 from .version import __version__
 
 if importlib.util.find_spec('mmengine') is not None:
@@ -18,4 +19,11 @@ if importlib.util.find_spec('mmengine') is not None:
 
     register_all()
 
-__all__ = ['__version__', 'activations', 'convert', 'list_activations', 'ops']
+__all__ = [
+    '__version__',
+    'activations',
+    'convert',
+    'list_activations',
+    'ops',
+    'register_with_transformers',
+]

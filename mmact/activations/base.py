@@ -344,8 +344,13 @@ def _surrounding_channels(parent: nn.Module, name: str) -> tuple[int, int] | Non
         found = _output_channels(sibling)
         if found is not None:
             return found
+    if isinstance(parent, _NORMALISATIONS):  # timm's hold the activation that follows them
+        return _output_channels(parent)
     value = _attribute(parent, 'out_channels')
     return (value, 1) if _positive_int(value) else None
+
+
+_NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def _on_registration(parent: nn.Module, name: str, child: nn.Module | None) -> None:

@@ -237,9 +237,14 @@ def _pose(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
         keypoints_visible=numpy.ones((1, number), numpy.float32),
     )
     if codec is not None:
-        more = {key: person[key] for key in codec.auxiliary_encode_keys if key in person}
+        # Codecs see the four corners of a box.
+        corners = [0, 0, width, 0, width, height, 0, height]
+        known = {**person, 'bbox': numpy.array([corners], numpy.float32)}
+        more = {key: known[key] for key in codec.auxiliary_encode_keys if key in known}
         shown = {key: person[key] for key in ('keypoints', 'keypoints_visible')}
         person.update(codec.encode(**shown, **more))
+        if isinstance(person.get('heatmaps'), numpy.ndarray):
+            person['heatmap_mask'] = numpy.ones(person['heatmaps'].shape[-2:], numpy.float32)
         for name in ('field', 'instance', 'label'):
             table = getattr(codec, f'{name}_mapping_table', None)
             if table:

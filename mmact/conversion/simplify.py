@@ -209,7 +209,7 @@ def fold_batch_norms(model: nn.Module, example: Any) -> list[str]:
     Returns:
         Paths of the BatchNorms that were folded.
     """
-    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    norms = (nn.modules.batchnorm._BatchNorm,)  # MMEngine has classes of its own for SyncBN's
     paths = {id(module): path for path, module in model.named_modules()}
     chains = _Chains(model, (*_CONVOLUTIONS, *_TRANSPOSED, *norms, PWLU))
     with evaluating(model), chains:

@@ -58,6 +58,17 @@ def test_fold_batch_norms(name, norms, left):
     torch.testing.assert_close(outputs(model, x), before, rtol=1e-4, atol=1e-4)
 
 
+def test_what_was_synchronised():
+    """MMEngine turns SyncBN into a BatchNorm of its own."""
+    revert = pytest.importorskip('mmengine.model').revert_sync_batchnorm
+    x = torch.randn(4, 3, 8, 8)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SyncBatchNorm(4), nn.ReLU())
+    model = settled(revert(model), x)
+    before = outputs(model, x)
+    assert fold_batch_norms(model, x) == ['1']
+    torch.testing.assert_close(outputs(model, x), before, rtol=1e-4, atol=1e-5)
+
+
 class Shared(nn.Module):
     """A BatchNorm whose output is seen twice, a convolution called twice, and one that is plain."""
 

@@ -176,7 +176,7 @@ def _build_config(codebase: str, path: str) -> tuple[nn.Module, Any]:
     cfg = Config.fromfile(f'{get_installed_path(codebase)}/.mim/configs/{path}')
     # Configs without a runtime, such as those of self-supervised pre-training, name no scope.
     init_default_scope(cfg.get('default_scope', codebase))
-    model = MODELS.build(_random(cfg.model))
+    model = MODELS.build(_quick(_random(cfg.model)))
     fixed = codebase == 'mmpose' or re.search('img_size|input_size', str(cfg.model))
     return model, None if fixed else (2, 3, SIDE, SIDE)
 
@@ -217,6 +217,20 @@ def difference(
 ) -> float | None:
     """Largest difference of the features, or else of the outputs, as a share of the largest."""
     return _difference(before, after) if before and after else report.difference
+
+
+def _quick(cfg: Any) -> Any:
+    """A config of a detector whose second stage sees few boxes."""
+    if isinstance(cfg, dict):
+        for key, value in cfg.items():
+            if key in ('max_per_img', 'num_proposals') and isinstance(value, int):
+                cfg[key] = min(value, 20)
+            else:
+                _quick(value)
+    elif isinstance(cfg, (list, tuple)):
+        for value in cfg:
+            _quick(value)
+    return cfg
 
 
 def step(model: nn.Module, example: Any) -> dict[str, Any]:
@@ -267,12 +281,12 @@ def _line(error: BaseException) -> str:
     return f'{type(error).__name__}: {text[:200]}'
 
 
-def examine(name: str, candidates: list[str]) -> dict[str, Any]:
+def examine(name: str, candidates: list[str], pwlu_only: bool = False) -> dict[str, Any]:
     """Builds, converts and trains one model."""
     failed, first = [], None
     for candidate in candidates[:8]:
         try:
-            result = convert_and_train(name, candidate)
+            result = convert_and_train(name, candidate, pwlu_only)
         except _NotBuilt as error:
             failed.append(str(error))
             continue
@@ -286,7 +300,7 @@ class _NotBuilt(Exception):
     pass
 
 
-def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
+def convert_and_train(name: str, candidate: str, pwlu_only: bool) -> dict[str, Any]:
     """Converts and trains one model that can be built.
 
     Raises:
@@ -305,7 +319,13 @@ def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
     gc.collect()
 
     model, example = build(name, candidate)
-    report = mmact.convert(model, dict(type='PWLU'), example=example)
+    try:
+        report = mmact.convert(model, dict(type='PWLU'), example=example)
+    except ValueError as error:
+        if 'does not run on the example' not in str(error):
+            raise
+        example = None  # it goes by the layers beside the activations
+        report = mmact.convert(model, dict(type='PWLU'))
     if isinstance(example, tuple) and any('below min_size' in k.reason for k in report.kept):
         # Perhaps for the small images only.
         del model
@@ -332,7 +352,14 @@ def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
         result['step'] = dict(before=before.get('failed'), after=after.get('failed'))
     else:
         got = set(after['got'])
-        without = [n for n in added if n not in got]
+        learned = {n.rpartition('.')[0] for n in before['got']}
+
+        def learns(name: str) -> bool:
+            """Whether what an activation stands in got a gradient before there was one."""
+            block = name.rsplit('.', 2)[0] + '.'
+            return any((module + '.').startswith(block) for module in learned)
+
+        without = [n for n in added if n not in got and learns(n)]
         lost = sorted(set(before['got']) - got)
         result['step'] = dict(way=after['way'], finite=after['finite'], without=without, lost=lost)
     del model
@@ -342,7 +369,7 @@ def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
         other = mmact.convert(model, dict(type=act), example=example, replaces=replaces)
         result['difference'][act] = difference(before_features, features(model, example), other)
 
-    kinds = result['was']
+    kinds = {} if pwlu_only else result['was']
     if 'ReLU' in kinds:
         another('PAU', 'ReLU')
         another('DyReLUB', 'ReLU')
@@ -351,30 +378,31 @@ def convert_and_train(name: str, candidate: str) -> dict[str, Any]:
     return result
 
 
-def _isolated(pipe: Any, name: str, candidates: list[str], gigabytes: float) -> None:
+def _isolated(pipe: Any, gigabytes: float, *arguments: Any) -> None:
     limit = int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     warnings.simplefilter('ignore')
     try:
-        result = examine(name, candidates)
+        result = examine(*arguments)
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         result = dict(built=True, crashed=f'{_line(error)} ({where.filename}:{where.lineno})')
     pipe.send(result)
 
 
-def in_a_process(name: str, candidates: list[str], seconds: float, gigabytes: float) -> dict:
+def in_a_process(seconds: float, gigabytes: float, *arguments: Any) -> dict[str, Any]:
     """Examines a model in a process of its own, which may crash or take too long."""
     context = multiprocessing.get_context('fork')
     mine, its = context.Pipe(duplex=False)
-    process = context.Process(target=_isolated, args=(its, name, candidates, gigabytes))
+    process = context.Process(target=_isolated, args=(its, gigabytes, *arguments))
     process.start()
     its.close()
     try:
-        result = mine.recv() if mine.poll(seconds) else dict(crashed=f'more than {seconds:g} s')
+        late = dict(built=True, crashed=f'more than {seconds:g} s')
+        result = mine.recv() if mine.poll(seconds) else late
     except EOFError:
         process.join()
-        result = dict(crashed=f'the process ended with {process.exitcode}')
+        result = dict(built=True, crashed=f'the process ended with {process.exitcode}')
     process.kill()
     process.join()
     return result
@@ -388,6 +416,7 @@ def main() -> None:
     parser.add_argument('--results', type=Path, default=RESULTS, help='JSON file')
     parser.add_argument('--seconds', type=float, default=300, help='limit of a model')
     parser.add_argument('--gigabytes', type=float, default=6, help='limit of a model')
+    parser.add_argument('--pwlu-only', action='store_true', help='leave the other activations out')
     parser.add_argument('--here', action='store_true', help='no process per model, to debug')
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -399,9 +428,10 @@ def main() -> None:
             continue
         start = time.perf_counter()
         if args.here:
-            result = examine(name, candidates)
+            result = examine(name, candidates, args.pwlu_only)
         else:
-            result = in_a_process(name, candidates, args.seconds, args.gigabytes)
+            arguments = (name, candidates, args.pwlu_only)
+            result = in_a_process(args.seconds, args.gigabytes, *arguments)
         result['seconds'] = round(time.perf_counter() - start)
         print(name, {k: v for k, v in result.items() if k != 'left'}, flush=True)
         # Another sweep may have added to it.
