@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Builds the CUDA kernels for the emulator: python tests/cuda_emulator/build.py [--sanitize]
+"""Builds the CUDA kernels for the emulator: python tests/cuda_emulator/build.py [--sanitize].
 
 Needs g++ on x86-64 and any build of torch. Prints the path of the library, which is built anew only
 where a source or a header has changed.

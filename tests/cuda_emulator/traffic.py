@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Prints what each op's kernels would move on a GPU: python traffic.py [--markdown]
+"""Prints what each op's kernels would move on a GPU: python traffic.py [--markdown].
 
 By op, layout and dtype: the traffic of forward and of backward, in tensors of the size of x, and
 the share of the sectors of 32 bytes that the warps' accesses could not do without. Reads and writes
