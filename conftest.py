@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for all tests. Needs torch and pytest alone, like the tests of ops and activations."""
+"""Rules for all tests. Needs torch and pytest alone, like the tests of ops and activations."""
 
 import importlib
 import os

@@ -57,7 +57,7 @@ def compiler() -> str:
 
 
 def missing_for_kernels() -> list[str]:
-    """What is needed to build any kernels and is not there."""
+    """Returns the things that building any kernels needs and that are not there."""
     missing = []
     try:
         import torch
@@ -90,7 +90,7 @@ def find_cuda_home() -> None:
 
 
 def missing_for_cuda() -> list[str]:
-    """What is needed to build the CUDA kernels and is not there."""
+    """Returns the things that building the CUDA kernels needs and that are not there."""
     import torch
     from torch.utils.cpp_extension import CUDA_HOME
 

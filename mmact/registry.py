@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""How mmact's classes are found from configs.
+"""The way from configs to mmact's classes.
 
 Activations, hooks and constructors have names of their own, so they go into MMEngine's root
 registries and resolve from any ``default_scope``; so do those of PyTorch's activations that mmcv

@@ -210,7 +210,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def environment(device: str) -> dict[str, str]:
-    """What a figure must be read with."""
+    """Returns the circumstances of a measurement."""
     root = Path(__file__).resolve().parents[1]
     commit = subprocess.run(
         ['git', 'describe', '--always', '--dirty'], cwd=root, capture_output=True, text=True

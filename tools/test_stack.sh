@@ -20,7 +20,7 @@ case $stack in
 esac
 
 env=$PWD/.venv-$stack
-# What is installed is known by the files that name it.
+# The installed packages are known by the files that name it.
 wanted=$(cat requirements/"$stack"*.txt requirements/test.txt)
 if [ "$wanted" != "$(cat "$env/.installed" 2>/dev/null)" ]; then
   for python in ${PYTHON:-$pythons}; do

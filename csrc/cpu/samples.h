@@ -19,7 +19,7 @@ struct PixelBuffer {
   MMACT_HD void fill(T value, int64_t count) {
     for (int64_t i = 0; i < count; ++i) values[i] = value;
   }
-  // What is left of the last vector becomes 0.
+  // The rest of the last vector becomes 0.
   MMACT_HD void read(const T* from, int64_t count) {
     for (int64_t i = 0; i < count; ++i) values[i] = from[i];
     for (int64_t i = count; i % Simd<T>::kWidth != 0; ++i) values[i] = 0;
@@ -54,7 +54,7 @@ struct SamplesItem {
   }
 };
 
-// What a kernel sees of an item: one tile of it after the other.
+// A tile of an item, as a kernel sees it.
 template <class Value, bool kLanes>
 struct SamplesTile {
   using T = Value;

@@ -66,7 +66,7 @@ struct SimdBase {
   }
 };
 
-// What every instruction set can do; Simd<T> below is this or overrides some of it.
+// Operations that every instruction set has; Simd<T> below is this or overrides some of it.
 template <class T, int kBytes>
 struct SimdPortable : SimdBase<T, kBytes> {
   using Base = SimdBase<T, kBytes>;

@@ -1,7 +1,7 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// What kernels work on, in types that every instruction set's build shares.
+// The work of kernels, in types that every instruction set's build shares.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,7 @@ struct Task {
 
   // Neighbours in memory belong to different channels: a lane is a channel, not an element of one.
   bool lane_is_channel() const { return inner == 1 && channels > 1; }
-  // What a kernel reads and writes lies in memory in its arithmetic type.
+  // Whether tensors lie in memory in the kernel's arithmetic type.
   bool is_plain() const { return storage == Storage::kFloat || storage == Storage::kDouble; }
   int64_t element_size() const {
     return storage == Storage::kDouble ? 8 : storage == Storage::kFloat ? 4 : 2;
@@ -46,7 +46,7 @@ struct Task {
   }
 };
 
-// What kernels work on whose coefficients belong to a sample, and which may read and sum numbers of
+// The work of kernels whose coefficients belong to a sample, and which may read and sum numbers of
 // a pixel, that is of all its channels.
 struct SamplesTask {
   static constexpr int64_t kBlock = 64;  // channels in a work item; whole vectors

@@ -22,7 +22,7 @@
 namespace mmact {
 namespace cuda {
 
-// How a kernel gets at its data; the fields of Plan of the same names.
+// A kernel's way to its data; the fields of Plan of the same names.
 template <bool vector, bool lanes, bool shared_table>
 struct Access {
   static constexpr bool kVector = vector, kLanes = lanes, kSharedTable = shared_table;
@@ -41,7 +41,7 @@ struct Column {
     else
       return __ldg(entries + row * stride);
   }
-  // What is looked up by index.
+  // A part to be looked up by index.
   __device__ Column table(int row, int) const {
     return {entries + row * (A::kSharedTable ? A::kWidth : stride), stride};
   }

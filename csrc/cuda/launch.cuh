@@ -22,7 +22,7 @@ void launch_kernel(void (*kernel)(Parameters...), unsigned blocks, int threads,
   C10_CUDA_CHECK(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
-// How kernels read and write tensors of the size of x, so that an emulator can count it.
+// Reads and writes of tensors of the size of x, which an emulator can count.
 template <class T>
 __device__ T read_global(const T* from) {
 #ifdef MMACT_EMULATE_CUDA

@@ -1,7 +1,7 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a tensor is divided among the blocks and threads of a GPU.
+// The division of a tensor among the blocks and threads of a GPU.
 #pragma once
 
 #include <ATen/ATen.h>

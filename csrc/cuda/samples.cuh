@@ -76,7 +76,7 @@ struct SampleRows {
   __device__ T at(int row) const { return __ldg(from + row * stride); }
 };
 
-// What a kernel reads and writes; null where its formula does not.
+// Memory that a kernel reads and writes; null where its formula does not.
 template <class Raw>
 struct SamplesData {
   using T = at::opmath_type<Raw>;

@@ -84,7 +84,7 @@ struct Cpab {
     return found;
   }
 
-  // What forward and backward share.
+  // Intermediate results of forward and backward.
   struct Point {
     V z, gain, g, h, a, bz;  // gain is 1 + m, bz is beta * z
     V t;                     // T(x)

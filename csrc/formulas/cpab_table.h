@@ -151,7 +151,7 @@ struct CpabAlone {
   }
 };
 
-// What all groups of channels have in common.
+// The common part of all groups of channels.
 struct CpabDomain {
   int cells;
   double a, b;

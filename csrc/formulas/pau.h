@@ -14,7 +14,7 @@ namespace mmact {
 constexpr int kPauMaxOrder = 32;  // entries of the numerator, and of b_1 to b_n
 constexpr int kPauMaxRows = 2 * kPauMaxOrder + 1;
 
-// What formulas with any orders need to know.
+// The part of the settings that every element needs.
 struct PauForm {
   int m, n;
   double constant;  // 0.1 in version C, else 1

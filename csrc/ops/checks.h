@@ -9,7 +9,7 @@
 
 namespace mmact {
 
-// What the kernels are built for; at::isFloatingType also has 8-bit types.
+// The dtypes that kernels are built for; at::isFloatingType also has 8-bit types.
 inline bool is_supported(at::ScalarType dtype) {
   return dtype == at::kHalf || dtype == at::kBFloat16 || dtype == at::kFloat ||
          dtype == at::kDouble;

@@ -1,7 +1,7 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// How ops read and write tensors whose coefficients belong to a sample, and the tensors of a run of
+// Reading and writing tensors whose coefficients belong to a sample, and the tensors of a run of
 // their kernels.
 #pragma once
 
@@ -35,7 +35,7 @@ inline std::optional<Samples> samples_in(const Tensor& t, int64_t groups, int64_
   return {};
 }
 
-// How kernels read and write tensors like x, which must not be empty.
+// The strides in which kernels read and write tensors like x, which must not be empty.
 class Arrangement {
  public:
   Samples samples;

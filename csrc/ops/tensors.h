@@ -15,7 +15,7 @@ namespace mmact {
 
 using at::Tensor;
 
-// What an op gets for `Tensor?`: std::optional, but before torch 2.4 a class of PyTorch's own.
+// The type of `Tensor?` in an op: std::optional, but before torch 2.4 a class of PyTorch's own.
 using OptionalTensor = decltype(std::declval<const c10::IValue&>().toOptional<Tensor>());
 
 inline Storage storage_of(const Tensor& t) {

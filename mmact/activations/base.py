@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What all activation layers share: the base classes, and how a layer learns its channel count.
+"""The base classes of all activation layers, and the way a layer learns its channel count.
 
 OpenMMLab builds activations from ``act_cfg`` without telling them the number of channels, yet
 optimizers, DDP, EMA and checkpoint loading must see the parameters before the first forward. So a

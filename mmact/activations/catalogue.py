@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which activations there are, and what each of them learns.
+"""The list of activations, and what each of them learns.
 
 Nothing of it is written down twice: an activation layer is any of the package's classes, its
 description the first line of its docstring, its paper and parameters are attributes of the class.
@@ -21,7 +21,7 @@ from .standard import STANDARD
 
 @dataclass(frozen=True)
 class ActivationRecord:
-    """What there is to know of an activation before using it.
+    """The facts about an activation that matter before using it.
 
     Args:
         name: What a config says, ``act_cfg=dict(type=name)``.

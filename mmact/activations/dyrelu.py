@@ -37,7 +37,7 @@ from .base import ChannelActivation, _positive_int
 
 
 class _DyReLU(ChannelActivation):
-    """What the variants share: the hyper function (section 3.2, Eq. 4, figure 2)."""
+    """The common part of the variants: the hyper function (section 3.2, Eq. 4, figure 2)."""
 
     elementwise = False
     hyper_function = True

@@ -273,6 +273,6 @@ def _canonical(fit: Tensor, m: int, version: str) -> tuple[Tensor, Tensor]:
         b = b.abs()
     elif version in 'BC' and b.sum() < 0:
         b = -b
-    # What rounding leaves of a coefficient that is 0.
+    # The rest that rounding leaves of a coefficient that is 0.
     a, b = (torch.where(c.abs() > 1e-12 * c.abs().max().clamp_min(1), c, 0) for c in (a, b))
     return a, b

@@ -103,7 +103,7 @@ class SReLU(ChannelActivation):
         dim = self._dim(x)
         parameters = (self.left_threshold, self.right_threshold, self.left_slope, self.right_slope)
         t_l, t_r, a_l, a_r = [p.to(opmath_dtype(p.dtype)) for p in parameters]
-        # What pwlu does to crossed bounds, done to the values at them: t_r keeps its gradient.
+        # As pwlu treats crossed bounds, so the values at them: t_r keeps its gradient.
         crossed = ((t_l + PWLU_MIN_WIDTH).clamp(min=t_r) - t_r).detach()
         points = torch.stack([t_l, t_r + crossed], 1)
         return pwlu(x, t_l, t_r, a_l, a_r, points, channel_dim=dim)

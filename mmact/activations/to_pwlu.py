@@ -49,7 +49,7 @@ class _Rows:
         return y
 
     def _check_elementwise(self, same: bool) -> None:
-        # What a layer does not say of itself, a trial finds.
+        # A trial finds out if a layer does not say so itself.
         if same:
             g = torch.Generator().manual_seed(0)
             shape = (1, self.channels if self.channels > 1 else 3, 8, 8)

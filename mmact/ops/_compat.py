@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What differs between the versions of PyTorch that mmact runs on, from 2.1 on.
+"""The differences between the versions of PyTorch that mmact runs on, from 2.1 on.
 
 Ops import these names from here instead of from ``torch.library`` and ``torch.compiler``. With
 torch 2.4 and later they are PyTorch's own.

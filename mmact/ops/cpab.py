@@ -269,7 +269,7 @@ def _rows(x: Tensor, groups: int, channel_dim: int) -> Tensor:
 
 
 def _from_rows(rows: Tensor, x: Tensor, channel_dim: int) -> Tensor:
-    """What has been made of _rows(x), in x's shape, dtype and memory format."""
+    """Returns a result for _rows(x) in x's shape, dtype and memory format."""
     if rows.size(0) > 1:
         shape = x.movedim(channel_dim, 0).shape
         return dense(x, rows.reshape(shape).movedim(0, channel_dim).to(x.dtype))
@@ -277,7 +277,7 @@ def _from_rows(rows: Tensor, x: Tensor, channel_dim: int) -> Tensor:
 
 
 def _look_up(value: Tensor, breakpoints: Tensor, table: Tensor):
-    """What both directions need: each element's row of the table, and what follows from it."""
+    """Returns each element's row of the table and its constants, for both directions."""
     groups, segments = table.shape[:2]
     edges = breakpoints.to(value.dtype)
     index = torch.searchsorted(edges, value, right=True)

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""How well the bounds of learned functions cover their input: Eq. 7 and Figure 6 of the PWLU paper.
+"""Coverage of the input by the bounds of learned functions: Eq. 7, Figure 6 of the PWLU paper.
 
 Paper: Zhou, Zhu, Zhong, Learning specialized activation functions with the Piecewise Linear Unit,
 ICCV 2021, section 4.4. What the paper prints as x_p0.05 and x_p0.95 are the 5 % and 95 % quantiles.

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which activations can be drawn, and how to evaluate them channel by channel."""
+"""The activations that can be drawn, and their evaluation channel by channel."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ REPLACED = (
 
 
 def ditac_rows() -> str:
-    """What DiTAC adds, by what it replaces and how it is evaluated."""
+    """Counts DiTAC's additions, by what it replaces and the way it is evaluated."""
     rows = [('', 'replaced', 'params added', 'elements', 'paper', *PER_ELEMENT)]
     for network, what, classes, replaced in REPLACED:
         before, after = static(network, classes), ditac(network, classes, replaced)

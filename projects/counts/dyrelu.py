@@ -46,7 +46,7 @@ def table(*rows: tuple) -> str:
 
 
 def percent(ours: float, paper: float) -> str:
-    """How far ours is from the paper's."""
+    """Returns the distance of ours from the paper's."""
     return f'{100 * (ours / paper - 1):+.2f} %'
 
 
@@ -166,7 +166,7 @@ def position_rows() -> str:
 
 
 def placement_rows() -> str:
-    """What is left of the printed increase in MAdds, and K times the elements by position."""
+    """Returns the rest of the printed increase in MAdds, and K times the elements by position."""
     sets = [('A1', 'A2'), ('A1', 'A2', 'last'), ('A1', 'A2', 'A3'), POSITIONS]
     rows = [('', 'K', 'left', *(' '.join(s) for s in sets))]
     for kind, (static, dynamic) in PAPER_IMAGENET.items():

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""How fast networks learn digits with different activations, optimizers and learning rates.
+"""Speed of learning: networks learn digits with different activations, optimizers and learning rates.
 
 Table 1 and Figure 3 of the AReLU paper (sections 4.1 and 4.2): MNIST-Conv, Adam and SGD (momentum
 0.9), learning rates 1e-2 to 1e-5, batches of 128, accuracy on the test set after the first epoch,
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def settings(args: argparse.Namespace, digits: Digits) -> dict:
-    """What a reader of the table must know."""
+    """Returns the lines that a reader of the table must know."""
     passes = args.epoch_samples / len(digits.train_labels)
     steps = len(batches(len(digits.train_labels), args.epoch_samples, BATCH_SIZE, 0))
     return {

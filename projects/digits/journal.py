@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What tables of many trainings need: results that survive the process, progress, and means."""
+"""The base of tables of many trainings: results that survive the process, progress, and means."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Journal:
                     entry = json.loads(line)
                     self._results[_canonical(entry['key'])] = entry['result']
                 except (json.JSONDecodeError, KeyError, TypeError):
-                    # What a process leaves that was killed while it wrote.
+                    # The rest of a line, from a process that was killed while it wrote.
                     print(f'{path}: a line that is not a whole result is ignored', file=sys.stderr)
 
     def get(self, key: dict) -> dict | None:

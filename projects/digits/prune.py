@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""How far a network can be pruned, depending on its activations.
+"""Pruning of a network, depending on its activations.
 
 The experiment of the PAU paper's sections 3.2, 4.4 and A.4.3 (Figure 4) on digits: train
 MNIST-Conv, remove the filters of each convolution whose absolute weights have the smallest sums,
@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def settings(args: argparse.Namespace) -> dict:
-    """What all trainings have in common."""
+    """The settings that all trainings have in common."""
     return {
         'samples': args.samples,
         'batch_size': BATCH_SIZE,
@@ -182,7 +182,7 @@ def make_key(args: argparse.Namespace, identity: str, name: str, seed: int, p: i
 
 
 def keep(ranking: Sequence[Sequence[int]], p: float) -> list[list[int]]:
-    """Which filters are left when p % of the original ones are gone.
+    """Returns the filters that are left when p % of the original ones are gone.
 
     Args:
         ranking: For each convolution the original indices of its filters, the smallest first.

@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def keys(args: argparse.Namespace) -> Iterator[dict]:
-    """What each training depends on, in the order of the tables."""
+    """Returns the settings of each training, in the order of the tables."""
     for name in args.task:
         task = TASKS[name]
         names = args.activations or [

@@ -52,7 +52,7 @@ _SINES = ((0.4, 19), (0.2, 23), (0.3, 29), (0.1, 31))
 
 @dataclass(frozen=True)
 class Data:
-    """What a task trains and tests networks of S seeds on.
+    """The data that a task trains and tests networks of S seeds on.
 
     Attributes:
         batches: Endless batches (x, y), (S, B, inputs) and (S, B, 1), or (S, B) with class labels.

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a scene is drawn on: layers of paint, and a picture that knows who owns each pixel.
+"""The canvas of a scene: layers of paint, and a picture that knows who owns each pixel.
 
 Coordinates are (x, y) in pixels with the centre of the top left pixel at (0, 0); colours are BGR.
 Nothing is anti-aliased, so that a pixel belongs to exactly one object and masks are exact.

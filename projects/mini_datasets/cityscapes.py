@@ -10,7 +10,7 @@ import numpy as np
 from ._io import Job, generate, write_image
 from .scene import draw_scene
 
-# What is drawn: id in *_labelIds.png and id in *_labelTrainIds.png, 255 being ignored.
+# The drawn classes: id in *_labelIds.png and id in *_labelTrainIds.png, 255 being ignored.
 LABELS = {
     'ego vehicle': (1, 255),
     'road': (7, 0),

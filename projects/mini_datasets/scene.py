@@ -9,7 +9,7 @@ import numpy as np
 from . import objects
 from .canvas import Colour, Layer, Scene, hsv
 
-# How many of a thing are tried in a scene, smallest and largest number.
+# Numbers of a thing that are tried in a scene, smallest and largest.
 COUNTS = {
     'person': (1, 3),
     'car': (0, 2),

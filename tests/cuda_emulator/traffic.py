@@ -25,7 +25,7 @@ SHAPES = ((2, 64, 28, 28), (2, 60, 27, 27))  # whole vectors in memory, and not
 
 
 def counts(counting: bool) -> dict[str, int]:
-    """What was counted since the last call."""
+    """Returns the counts since the last call."""
     numbers = (ctypes.c_int64 * len(FIELDS))()
     ctypes.CDLL(LIBRARY).emulator_counts(numbers, counting)
     return dict(zip(FIELDS, numbers, strict=True))

@@ -44,7 +44,7 @@ SOME_CASES = (
 
 
 def parameter_dtype(dtype):
-    """What parameters are under mixed precision."""
+    """Returns the dtype of parameters under mixed precision."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -399,7 +399,7 @@ def test_gradients_only_of_what_asks_for_them(name):
 
 
 def compare_a_bit_of_everything():
-    """What every instruction set has to get right; run in processes of their own."""
+    """Compares on every instruction set, in a process of its own."""
     for name, layout, dtype in itertools.product(
         CASES, ('nchw', 'channels_last', 'every_second', 'tokens'), DTYPES
     ):

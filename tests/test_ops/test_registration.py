@@ -203,7 +203,7 @@ def wrong_versions(t):
 
 @pytest.mark.parametrize('name', OP_CASES)
 def test_direct_calls_of_wrong_shape_raise(name):
-    """What torch.ops reaches must not read out of range either."""
+    """Ops called through torch.ops must not read out of range either."""
     case = CASES[name]
     x, parameters, grad, dim = arguments(case, 'nchw', 3, 3, torch.float32)
     forward, backward = ops_of(case)

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of all ops share: memory layouts, random arguments, and comparing.
+"""The common part of the tests of all ops: memory layouts, random arguments, and comparing.
 
 Everything takes a device, so that the CPU's and the GPU's tests are the same checks.
 """

@@ -48,7 +48,7 @@ def is_dynamic(act_cfg: dict | None) -> bool:
 
 
 class Placement:
-    """Which activation stands where in a network of inverted residual blocks.
+    """The places of activations in a network of inverted residual blocks.
 
     Args:
         owner: Name of the network, for messages.

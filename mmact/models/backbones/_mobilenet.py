@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What MobileNetV2 and V3 share: stages, outputs, freezing."""
+"""The common part of MobileNetV2 and V3: stages, outputs, freezing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""How data sets get to disk, and the command line tool."""
+"""The way of data sets to disk, and the command line tool."""
 
 import os
 import runpy

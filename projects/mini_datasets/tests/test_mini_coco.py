@@ -199,7 +199,7 @@ def test_perfect_detections_score_one(coco_root, metric):
             }
         )
     for result in results:
-        # What COCO takes as a detected mask is run lengths; boxes must not be computed from them.
+        # COCO takes run lengths as a detected mask; boxes must not be computed from them.
         if metric != 'segm':
             del result['segmentation']
         elif isinstance(result['segmentation'], list):
