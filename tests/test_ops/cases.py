@@ -289,7 +289,7 @@ _TOLERANCES = {
 
 
 def tolerance(name: str, dtype: torch.dtype) -> Tolerance:
-    """Returns the error that a case may have for x of a dtype. Half precisions round float32's result."""
+    """Returns the error allowed for x of a dtype. Half precisions round float32's result."""
     double, double_sums, single, single_sums = _TOLERANCES[name]
     if dtype == torch.float64:
         return Tolerance(double, double_sums)
