@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The common part of all makers: checking of arguments, random streams, files, and the safe way to disk."""
+"""The common part of all makers: checks of arguments, random streams, the safe way to disk."""
 
 import json
 import os
