@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The common part of the tools: from a command line to a runner that is checked before work is lost.
+"""The common part of the tools: from a command line to a runner, checked before work is lost.
 
 Until training starts, an exception means a wrong config or command line, so the user gets one line
 that says what to change. The environment variable ``MMACT_TRACEBACK=1`` shows the traceback.

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Speed of learning: networks learn digits with different activations, optimizers and learning rates.
+"""Speed of learning digits with different activations, optimizers and learning rates.
 
 Table 1 and Figure 3 of the AReLU paper (sections 4.1 and 4.2): MNIST-Conv, Adam and SGD (momentum
 0.9), learning rates 1e-2 to 1e-5, batches of 128, accuracy on the test set after the first epoch,
