@@ -87,7 +87,7 @@ def test_two_processes_learn_as_one(name, results):
     """Ranks are equal to the bit; both ways of sharing the work end where one process does."""
     found = results[name]
     assert found['ranks']
-    # RPAU's noise depends on an element's place in the batch, FReLU's BatchNorm on the rank's share.
+    # RPAU's noise depends on an element's place in the batch, FReLU's BatchNorm on the share.
     if name not in ('RPAU', 'FReLU'):
         assert found['ddp'] <= 1e-5
     assert found['sharded'] <= 1e-6
