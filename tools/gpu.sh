@@ -19,7 +19,7 @@ if [ "${EMULATE:-0}" = 1 ]; then
   step 1/3 'building the kernels for the emulator'
   MMACT_EMULATED_CUDA=$("$python" tests/cuda_emulator/build.py)
   export MMACT_EMULATED_CUDA
-  device=(--device cpu --repeat 1 --shape 2 8 16 16 --dtype float32)
+  device=(--device cpu --repeat 3 --shape 2 8 16 16 --dtype float32)
 else
   nvidia-smi --query-gpu=name,driver_version,clocks.max.sm --format=csv,noheader || true
   capability=$("$python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
