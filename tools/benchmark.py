@@ -158,7 +158,7 @@ CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
     'RPAU': lambda channels: RPAU(),
     'nn.GELU': lambda channels: nn.GELU(),
     'DiTAC': lambda channels: ditac(),
-    'DiTAC channel-wise': lambda channels: ditac(channels, num_groups=None),
+    'DiTAC channel-wise': lambda channels: ditac(num_channels=channels, num_groups=None),
     'DiTAC as PWLU': lambda channels: to_pwlu(ditac())[0],
     'DiTAC quantised': lambda channels: ditac(QuantisedDiTAC),
     'DiTAC eager': lambda channels: ditac(EagerDiTAC),

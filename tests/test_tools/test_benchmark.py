@@ -1,0 +1,23 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""tools/benchmark.py measures every candidate; whether it is quick is not asked here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_candidate_is_measured(tmp_path):
+    out = tmp_path / 'benchmark.json'
+    command = [sys.executable, 'tools/benchmark.py', '--shape', '2', '8', '8', '8', '--repeat', '3']
+    command += ['--dtype', 'float32', '--format', 'contiguous', '--out', str(out)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    (measured,) = json.loads(out.read_text())['results']
+    rows = {row['name']: row for row in measured['rows']}
+    assert {'nn.ReLU', 'copy', 'PWLU', 'DiTAC channel-wise', 'DyReLUC'} <= set(rows)
+    assert rows['nn.ReLU']['forward']['ratio'] == 1
+    assert all(row['forward+backward']['ms'] > 0 for row in rows.values())
