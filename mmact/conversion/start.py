@@ -189,6 +189,8 @@ class Starter:
     def _adjust(self, module: nn.Module) -> None:
         """Sets what no argument sets."""
         slope = self.original.slope
+        if isinstance(module, PWLU) and slope is None:
+            self._reach_out(module)
         if slope is None:
             return
         if isinstance(module, APL):
@@ -202,12 +204,30 @@ class Starter:
         elif isinstance(module, FReLU) and slope == 0:
             module.bn.weight.zero_()
 
+    def _reach_out(self, module: PWLU) -> None:
+        """Lets the outer pieces end where the function does on the farthest inputs."""
+        left, right = module.bounds
+        function = self.original.function
+        ends = torch.tensor([left, self.low, right, self.high], dtype=torch.float64)
+        if isinstance(function, ChannelActivation):
+            return
+        if isinstance(function, nn.Module):
+            function = copy.deepcopy(function).double().cpu()
+        at_left, at_low, at_right, at_high = function(ends).tolist()
+        if self.low < left:
+            module.left_slope.fill_((at_low - at_left) / (self.low - left))
+        if self.high > right:
+            module.right_slope.fill_((at_high - at_right) / (self.high - right))
+
     @torch.no_grad()
     def _error(
         self, module: nn.Module, channels: int | None, channel_dim: int | None, ndim: int
     ) -> float | None:
-        x = torch.linspace(self.low, self.high, _SAMPLES + 1, dtype=torch.float64)
-        x = torch.cat([x, x.new_zeros(1).clamp(self.low, self.high)])
+        # All of the range, and the part of it where functions bend.
+        near = [min(max(end, self.low), self.high) for end in (-_BOUNDS[-1], _BOUNDS[-1])]
+        ends = ((self.low, self.high), near)
+        x = [torch.linspace(*pair, _SAMPLES + 1, dtype=torch.float64) for pair in ends]
+        x = torch.cat([*x, torch.zeros(1, dtype=torch.float64).clamp(self.low, self.high)])
         function = self.original.function
         if isinstance(function, ChannelActivation):  # one that was learned stands there
             channels = channels or function.num_channels or function.num_functions

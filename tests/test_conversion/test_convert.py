@@ -145,6 +145,20 @@ def test_start(original, act, tolerance):
     assert replaced.error is None or seen <= 1.01 * replaced.error + 1e-5
 
 
+@pytest.mark.parametrize('original', [nn.SiLU(), nn.GELU(), nn.Mish(), nn.Hardswish(), nn.ELU()])
+@pytest.mark.parametrize('scale', [1, 30, 1000])
+def test_far_inputs(original, scale):
+    """A table of a curved function goes on outside of its bounds as the function does."""
+    torch.manual_seed(0)
+    x = scale * torch.randn(4, 3, 16, 16)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), copy.deepcopy(original))
+    nn.init.dirac_(model[0].weight)
+    before = outputs(model, x)
+    report = mmact.convert(model, dict(type='PWLU'), example=x)
+    assert report.replaced[0].error < 0.1
+    assert (outputs(model, x) - before).abs().max() <= 1.01 * report.replaced[0].error + 1e-3
+
+
 def test_random_numbers_go_on():
     """The generators of Python, NumPy and PyTorch are where they were, whatever the model asks."""
 

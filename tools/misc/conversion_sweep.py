@@ -7,7 +7,7 @@ One config of every folder of MMDetection, MMSegmentation, MMPose and MMPretrain
 every family of torchvision and timm, as far as they build on a CPU with what is installed. Each is
 converted to PWLU, and where it has ReLU to PAU and DY-ReLU-B, and where it has GELU to DiTAC; then
 one training step with PWLU. Results go into a JSON file as they come; what is there already is not
-done again. ``--page`` writes the tables of docs/conversion_sweep.md from it.
+done again. print_conversion.py makes docs/conversion_sweep.md of them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from mmact.conversion.examples import runs
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_suffix('.json')
-PAGE = ROOT / 'docs/conversion_sweep.md'
 
 CODEBASES = ('mmdet', 'mmseg', 'mmpose', 'mmpretrain')
 SIDE = 128
@@ -204,7 +203,7 @@ def features(model: nn.Module, example: Any) -> list[Tensor] | None:
     if not hasattr(model, 'extract_feat') or type(model).__module__.split('.')[0] != 'mmdet':
         return None
     torch.manual_seed(1)
-    image = torch.randn(1, 3, 2 * SIDE, 2 * SIDE)
+    image = torch.randn(2, 3, 2 * SIDE, 2 * SIDE)
     with evaluating(model):
         try:
             return _tensors(model.extract_feat(image))
@@ -277,8 +276,13 @@ def _losses(outputs: Any) -> list[Tensor]:
 
 
 def _line(error: BaseException) -> str:
-    text = ' '.join(str(error).split())
-    return f'{type(error).__name__}: {text[:200]}'
+    return f'{type(error).__name__}: {_short(str(error))[:200]}'
+
+
+def _short(text: str) -> str:
+    """A message in one line, without where things are installed."""
+    text = re.sub(r'[^\s\'"(]*site-packages/', '', ' '.join(text.split()))
+    return text.replace(f'{ROOT}/', '')
 
 
 def examine(name: str, candidates: list[str], pwlu_only: bool = False) -> dict[str, Any]:
@@ -329,7 +333,7 @@ def convert_and_train(name: str, candidate: str, pwlu_only: bool) -> dict[str, A
     if isinstance(example, tuple) and any('below min_size' in k.reason for k in report.kept):
         # Perhaps for the small images only.
         del model
-        model, example = build(name, candidate)[0], (1, 3, 2 * SIDE, 2 * SIDE)
+        model, example = build(name, candidate)[0], (2, 3, 2 * SIDE, 2 * SIDE)
         report = mmact.convert(model, dict(type='PWLU'), example=example)
     for kind in ('modules', 'functions'):
         function = kind == 'functions'
@@ -341,7 +345,7 @@ def convert_and_train(name: str, candidate: str, pwlu_only: bool) -> dict[str, A
     result['left'] = [
         [k.path, k.was, k.reason, Path(k.place).name] for k in report.kept if _class(k) != 'stay'
     ]
-    result['notes'] = report.notes
+    result['notes'] = [_short(note) for note in report.notes]
     result['difference'] = dict(PWLU=difference(before_features, features(model, example), report))
     result['error'] = max((r.error for r in report.replaced if r.error is not None), default=None)
     result['keys lost'] = sorted(keys - set(model.state_dict()))
@@ -386,7 +390,8 @@ def _isolated(pipe: Any, gigabytes: float, *arguments: Any) -> None:
         result = examine(*arguments)
     except BaseException as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
-        result = dict(built=True, crashed=f'{_line(error)} ({where.filename}:{where.lineno})')
+        place = _short(f'{where.filename}:{where.lineno}')
+        result = dict(built=True, crashed=f'{_line(error)} ({place})')
     pipe.send(result)
 
 
