@@ -19,13 +19,39 @@ Linear and LayerNorm siblings mean channel-last data, all others channels at dim
 from __future__ import annotations
 
 import copy
+import functools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
+from torch.fx.proxy import TraceError
 from torch.nn.modules.module import register_module_module_registration_hook
+
+
+def _leaf_of_fx(forward: Callable) -> Callable:
+    """A layer's forward that torch.fx takes for one node.
+
+    torch.fx asks its tracer for leaves, of which the default one knows PyTorch's own only; forward
+    itself looks at shapes, which it cannot follow.
+    """
+
+    @functools.wraps(forward)
+    def traceable(self, x, *args, **kwargs):
+        if isinstance(x, Proxy):
+            path = x.tracer.path_of_module(self)
+            if not path:
+                name = type(self).__name__
+                raise TraceError(
+                    f'{name} is a single node for torch.fx, which cannot be a whole graph: trace a '
+                    f'module that holds it, such as nn.Sequential({name}(...))'
+                )
+            return x.tracer.create_proxy('call_module', path, (x, *args), kwargs)
+        return forward(self, x, *args, **kwargs)
+
+    return traceable
 
 
 class Activation(nn.Module):
@@ -57,6 +83,11 @@ class Activation(nn.Module):
 
     #: Names in state dicts of earlier versions and of others' layers, and what they are here.
     _renamed: ClassVar[dict[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if 'forward' in vars(cls):
+            cls.forward = _leaf_of_fx(cls.forward)
 
     @property
     def num_functions(self) -> int:
