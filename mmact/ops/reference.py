@@ -407,9 +407,9 @@ def pau_bwd(
 
 def _per_sample(coefficients: Tensor, x: Tensor, channel_dim: int) -> Tensor:
     """Shapes (B, G), G being 1 or the number of channels, so that it broadcasts against x."""
-    shape = [1] * x.dim()
-    shape[0], shape[channel_dim] = coefficients.shape
-    return coefficients.reshape(shape)
+    # Not by a shape, which the older ONNX exporter would take for constant.
+    before, after = [None] * (channel_dim - 1), [None] * (x.dim() - channel_dim - 1)
+    return coefficients[(slice(None), *before, slice(None), *after)]
 
 
 def dyrelu(
@@ -472,7 +472,9 @@ def dyrelu_squeeze(
     mean = last.flatten(1, -2).mean(1) if x.dim() > 2 else last
     if weight is None:
         return mean, None
-    return mean, (last * weight.to(last.dtype)).sum(-1, keepdim=True).movedim(-1, channel_dim)
+    logits = (last * weight.to(last.dtype)).sum(-1, keepdim=True)
+    # The older ONNX exporter writes a negative dimension into its graph as it is.
+    return mean, logits.movedim(x.dim() - 1, channel_dim)
 
 
 def dyrelu_squeeze_bwd(
