@@ -120,8 +120,7 @@ class DiTAC(ChannelActivation):
         ValueError: If an argument is out of range, or an input does not have C channels.
         RuntimeError: In forward, if the number of channels is not known.
 
-    ONNX has no operators for it: before an export, replace it with what
-    :func:`mmact.activations.to_pwlu` makes of it.
+    It exports to ONNX as it is; what :func:`mmact.activations.to_pwlu` makes of it is faster there.
 
     Example:
         >>> act = DiTAC()

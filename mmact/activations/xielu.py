@@ -8,7 +8,7 @@ The gradient is a line with a learned slope above 0 and a shifted ELU with a lea
 the function is its integral. Both are one number for the layer, kept positive by softplus, and
 alpha_n above beta, so that the gradient becomes negative for some x < 0.
 
-The authors' code bounds the argument of expm1 by -1e-6; here expm1 takes x itself, which is exact.
+The authors' code bounds the argument of expm1 by -1e-6; here it is x itself, which is exact.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops._transforms import expm1
 from ..ops.reference import opmath_dtype
 from .base import Activation
 
@@ -82,7 +81,8 @@ class XIELU(Activation):
         # Each half is 0 on the other's side. At 0 the derivative is that of the lower one, beta.
         above, below = F.relu(value), value.clamp(max=0)
         y = above * (alpha_p * above + self.beta)
-        y = y + ((self.beta + excess) * expm1(below) - excess * below)
+        # Up to 0, elu is expm1, which ONNX does not have.
+        y = y + ((self.beta + excess) * F.elu(below) - excess * below)
         return y.to(x.dtype)
 
     def extra_repr(self) -> str:

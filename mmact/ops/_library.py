@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ._compat import TAGGED, register_autograd, register_fake
-from ._transforms import gradients, transforming
+from ._transforms import gradients, use_reference
 
 #: What the kernels are built for.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -81,7 +81,7 @@ def define(schema: str, eager: Callable, fake: Callable) -> None:
 
 def dense(like: Tensor, result: Tensor) -> Tensor:
     """The result in the memory format that the kernels and the fake kernels promise."""
-    if transforming():
+    if use_reference():
         return result  # where memory is not ours to lay out
     out = torch.empty_like(like)
     return result if result.stride() == out.stride() else out.copy_(result)

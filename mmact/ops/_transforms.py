@@ -48,10 +48,3 @@ def gradients(function: Callable, inputs: Sequence[Tensor | None], grad: Tensor)
         )
     by_id = {id(t): g for t, g in zip(wanted, found, strict=True)}
     return [by_id.get(id(t)) for t in own]
-
-
-def expm1(x: Tensor) -> Tensor:
-    """exp(x) - 1; in a graph for ONNX, which has no such operator, (exp(x) + 1) tanh(x / 2)."""
-    if torch.onnx.is_in_onnx_export():
-        return (x.exp() + 1) * (x / 2).tanh()
-    return torch.expm1(x)

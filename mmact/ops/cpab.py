@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import _exportable
 from ._compat import TAGGED, register_autograd, register_fake
+from ._exportable import cummax, diff, expm1, ndtr, searchsorted, sort
 from ._library import (
     LIBRARY,
     check_dtype,
@@ -37,7 +38,7 @@ from ._library import (
     has_kernel,
     once_differentiable,
 )
-from ._transforms import gradients, transforming
+from ._transforms import gradients, use_reference
 from .reference import opmath_dtype
 
 #: Largest velocity that acts, in cells of the tessellation per unit of time. Slopes of the field
@@ -76,10 +77,14 @@ def _ratio(z: Tensor, function: Callable, coefficients: list[float]) -> Tensor:
 
 
 def _expm1_ratio(z: Tensor) -> Tensor:
+    if torch.onnx.is_in_onnx_export():
+        return _exportable.expm1_ratio(z)
     return _ratio(z, torch.expm1, _EXPM1)
 
 
 def _log1p_ratio(z: Tensor) -> Tensor:
+    if torch.onnx.is_in_onnx_export():
+        return _exportable.log1p_ratio(z)
     return _ratio(z, torch.log1p, _LOG1P)
 
 
@@ -120,8 +125,8 @@ def _preimages(velocity: Tensor, slope: Tensor, arrival: Tensor, knots: Tensor) 
     inner, now = velocity[:, 1:-1], arrival[:, 1:-1]
     rightward = inner > 0
     # Backwards in time, the last knot that is passed: to the left if the field points to the right.
-    before = torch.searchsorted(arrival, now - 1, right=True).clamp(1, slope.size(1))
-    after = torch.searchsorted(arrival, now + 1).clamp(1, slope.size(1)) - 1
+    before = searchsorted(arrival, now - 1, right=True).clamp(1, slope.size(1))
+    after = searchsorted(arrival, now + 1).clamp(1, slope.size(1)) - 1
     last = torch.where(rightward, before, after)
     cell = torch.where(rightward, before - 1, after)
     time = 1 - (now - arrival.gather(1, last)).abs()
@@ -134,7 +139,7 @@ def _preimages(velocity: Tensor, slope: Tensor, arrival: Tensor, knots: Tensor) 
     result = torch.where(steep, knots[other] + start / torch.where(steep, s, 1), result)
     result = torch.clamp(result, knots[cell], knots[cell + 1])
     result = torch.where(inner.abs() > _STILL * width, result, knots[1:-1])
-    return result.cummax(1).values
+    return cummax(result)
 
 
 def segment_table(
@@ -171,7 +176,7 @@ def segment_table(
     width = (b - a) / cells
     fastest = MAX_SPEED * width
     velocity = F.pad(theta.double().clamp(-fastest, fastest), (1, 1))
-    slope = velocity.diff(dim=1) / width
+    slope = diff(velocity) / width
     arrival = _arrival_times(velocity, width)
     knots = torch.linspace(a, b, cells + 1, dtype=torch.float64, device=theta.device)
 
@@ -183,10 +188,10 @@ def segment_table(
         groups, last_knot = theta.size(0), knots[-1:].expand(theta.size(0), 1)
         edges = torch.cat([knots.expand(groups, -1), preimages], 1).to(dtype).double()
         ends = [knots[:1].expand(groups, 1), images, last_knot, knots[1:-1].expand(groups, -1)]
-        edges, order = edges.sort(dim=1, stable=True)
-        targets = torch.cat(ends, 1).gather(1, order).cummax(1).values  # T(edges)
-        first = ((order <= cells).cumsum(1)[:, :-1] - 1).clamp(0, cells - 1)
-        last = (order > cells).cumsum(1)[:, :-1]
+        edges, order = sort(edges)
+        targets = cummax(torch.cat(ends, 1).gather(1, order))  # T(edges)
+        first = ((order <= cells).long().cumsum(1)[:, :-1] - 1).clamp(0, cells - 1)
+        last = (order > cells).long().cumsum(1)[:, :-1]
         rightward = last > first
         leave, enter = first + rightward, last + ~rightward
         speed = fixed.abs()
@@ -194,7 +199,7 @@ def segment_table(
         moving = (last != first) & (passes > _STILL * width)
         # Where T is so steep that rounding x moves T(x) by much of a cell, a segment of few numbers
         # is taken for a straight line, without a gradient for theta.
-        span = edges.diff(dim=1)
+        span = diff(edges)
         ulp = torch.finfo(dtype).eps * torch.maximum(edges[:, :-1].abs(), edges[:, 1:].abs())
         steep = torch.exp(fixed_slope.gather(1, first).abs() + fixed_slope.gather(1, last).abs())
         narrow = (span <= 16 * ulp) & (steep * ulp > 1e-3 * width)
@@ -239,8 +244,8 @@ def segment_table(
     stretch = v_enter * torch.exp(s_last * time) / v - 1
 
     curved = moving & ~narrow
-    shift, stretch = torch.where(moving, move, stay), torch.where(moving, stretch, torch.expm1(s))
-    straight = targets.diff(dim=1) / torch.where(span > 0, span, 1) - 1
+    shift, stretch = torch.where(moving, move, stay), torch.where(moving, stretch, expm1(s))
+    straight = diff(targets) / torch.where(span > 0, span, 1) - 1
     table = torch.stack(
         [
             p,
@@ -254,7 +259,7 @@ def segment_table(
     outer = [torch.zeros_like(table[:, :1])] * 2
     if extend == 'affine':
         for k, (end, cell) in enumerate(((a, 0), (b, -1))):
-            grown = torch.expm1(slope[:, cell])
+            grown = expm1(slope[:, cell])
             outer[k] = F.pad(torch.stack([-end * grown, grown], 1), (1, 2)).unsqueeze(1)
     return edges, torch.cat([outer[0], table, outer[1]], 1)
 
@@ -280,7 +285,7 @@ def _look_up(value: Tensor, breakpoints: Tensor, table: Tensor):
     """Returns each element's row of the table and its constants, for both directions."""
     groups, segments = table.shape[:2]
     edges = breakpoints.to(value.dtype)
-    index = torch.searchsorted(edges, value, right=True)
+    index = searchsorted(edges, value, right=True)
     # NaN is put into the domain, so that the gradient of theta shows it.
     index = torch.where(value.isnan(), 1, index)
     inside = (index > 0) & (index < segments - 1)
@@ -307,8 +312,8 @@ def _bounded(flowed: Tensor) -> Tensor:
 
 def _factor(value: Tensor, inside: Tensor, factor: str, negative_slope: float) -> Tensor:
     if factor == 'leaky':
-        return torch.where(inside | (value >= 0), 1, negative_slope).to(value.dtype)
-    cdf = torch.special.ndtr(value)
+        return torch.ones_like(value).masked_fill((value < 0) & ~inside, negative_slope)
+    cdf = ndtr(value)
     return torch.where(value < 0, cdf, 1) if factor == 'gelu_below_0' else cdf
 
 
@@ -484,7 +489,7 @@ _TABLE_KERNELS = tuple(device for device in ('cpu', 'cuda') if has_kernel('cpab_
 def _table(x: Tensor, theta: Tensor, domain: tuple[float, float], extend: str):
     """Breakpoints and table for x, made by a kernel where there is one."""
     dtype = opmath_dtype(x.dtype)
-    if theta.device.type not in _TABLE_KERNELS or transforming():
+    if theta.device.type not in _TABLE_KERNELS or use_reference():
         return segment_table(theta, domain, extend, dtype)
     single = dtype != torch.float64
     return torch.ops.mmact.cpab_table(theta, *domain, extend == 'affine', single)
@@ -538,15 +543,6 @@ def cpab(
         raise ValueError(
             f'cpab: theta must have shape (G, N - 1) with N >= 2 cells, got {tuple(theta.shape)}'
         )
-    if torch.onnx.is_in_onnx_export():
-        message = (
-            'cpab (DiTAC) has no form in the operators of ONNX; export the PWLU that '
-            'mmact.to_pwlu(layer) makes of a layer, or mmact.conversion.model_to_pwlu(model) of '
-            'all layers of a model, with a stated error'
-        )
-        # An exporter may try another way after an error, and then say that it knows no such op.
-        warnings.warn(message, stacklevel=2)
-        raise RuntimeError(message)
     domain = check_domain('cpab', domain)
     if extend not in ('identity', 'affine'):
         raise ValueError(f"cpab: extend must be 'identity' or 'affine', got {extend!r}")
@@ -556,7 +552,7 @@ def cpab(
         raise ValueError(f'cpab: theta is on {theta.device}, but x is on {x.device}')
     channel_dim = check_groups('cpab', x, theta.size(0), channel_dim)
     breakpoints, table = _table(x, theta, domain, extend)
-    if transforming():
+    if use_reference():
         return apply_table(x, breakpoints, table, channel_dim, factor, negative_slope)
     return torch.ops.mmact.cpab(x, breakpoints, table, channel_dim, factor, negative_slope)
 
