@@ -162,7 +162,10 @@ def _tensors(outputs: Any) -> list[Tensor]:
 def _difference(before: list[Tensor], after: list[Tensor]) -> float | None:
     if not before or [t.shape for t in before] != [t.shape for t in after]:
         return None
-    largest = max(t.abs().max().item() for t in before if t.numel())
+    # Without a detection, say, there is nothing to compare.
+    largest = max((t.abs().max().item() for t in before if t.numel()), default=None)
+    if largest is None:
+        return None
     pairs = zip(after, before, strict=True)
     change = max((a - b).abs().max().item() for a, b in pairs if a.numel())
     return change / largest if largest else change

@@ -179,6 +179,18 @@ def test_random_numbers_go_on():
     assert states() != before
 
 
+def test_nothing_found_is_no_difference():
+    class Detector(nn.Sequential):
+        def forward(self, x):
+            return dict(boxes=super().forward(x).flatten()[:0])
+
+    report = mmact.convert(
+        Detector(nn.Conv2d(3, 4, 1), nn.ReLU()), dict(type='PWLU'), example=torch.randn(2, 3, 8, 8)
+    )
+    assert report.difference is None
+    assert len(report.replaced) == 1
+
+
 def test_what_nothing_calls_stays():
     class Holds(nn.Module):
         def __init__(self):

@@ -175,7 +175,7 @@ def difference(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     )
 
 
-def milliseconds(function: Callable[[], Any], seconds: float = 2.0) -> float:
+def milliseconds(function: Callable[[], Any], seconds: float) -> float:
     """Median time of a call."""
     with torch.no_grad():
         function()
@@ -273,6 +273,7 @@ def parse_args() -> argparse.Namespace:
         help='int8 is calibrated on the first images of the test data',
     )
     parser.add_argument('--images', type=int, default=16, help='number of images to calibrate on')
+    parser.add_argument('--seconds', type=float, default=2.0, help='to time each graph for')
     parser.add_argument('--evaluate', action='store_true', help="the config's metrics of each")
     parser.add_argument('--work-dir', help='folder for logs and metrics')
     add_common_arguments(parser)
@@ -328,7 +329,7 @@ def export(args: argparse.Namespace, runner: Runner, model: nn.Module) -> None:
         with torch.no_grad():
             found = difference(run(other), original(other))
         size = sum(f.stat().st_size for f in args.out.glob(f'{path.name}*')) / 2**20
-        times = (milliseconds(lambda f=f, x=x: f(x)) for f in (original, run))
+        times = (milliseconds(lambda f=f, x=x: f(x), args.seconds) for f in (original, run))
         columns = (name, before, nodes, f'{size:.1f}', f'{found:.2g}', *(f'{t:.2f}' for t in times))
         print(*columns, tuple(x.shape), free, sep=' | ')
     if args.to == 'onnx' and (args.evaluate or args.precision != ['fp32']):
@@ -388,7 +389,8 @@ def _precisions(
             continue
         size = sum(f.stat().st_size for p in paths.values() for f in p.parent.glob(f'{p.name}*'))
         run, (x, _) = session(paths['dense']), _examples('dense', model, tuple(args.shape))
-        print(f'{precision} | {size / 2**20:.1f} | {milliseconds(lambda run=run, x=x: run(x)):.2f}')
+        duration = milliseconds(lambda run=run, x=x: run(x), args.seconds)
+        print(f'{precision} | {size / 2**20:.1f} | {duration:.2f}')
         if args.evaluate:
             models[precision] = run_with(model, paths, specs)
     for precision, other in models.items():

@@ -1,0 +1,84 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""tools/deployment/export.py: the graphs give what the model gives, in every precision."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+pytest.importorskip('onnxscript')
+pytest.importorskip('onnxruntime')
+
+from projects.mini_datasets import make_coco
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOL = ROOT / 'tools/deployment/export.py'
+
+
+@pytest.fixture
+def export(tmp_path, monkeypatch, capsys):
+    """Runs the tool on a converted RetinaNet that is small; returns what it printed."""
+    data = make_coco(tmp_path / 'coco', num_train=2, num_val=2, size=(64, 64), quiet=True)
+    config = tmp_path / 'retinanet.py'
+    config.write_text(f"""
+_base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
+model = dict(
+    type='mmact.Converted',
+    original='RetinaNet',
+    act_cfg=dict(type='PDELU'),
+    example=(1, 3, 64, 64),
+    backbone=dict(base_channels=8, init_cfg=None),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16, num_outs=5),
+    bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1),
+)
+test_dataloader = dict(
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root='{data}/', ann_file='annotations/instances_val2017.json'),
+)
+test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')
+""")
+
+    def run(*arguments):
+        options = [str(config), 'none', '--out', str(tmp_path / 'out')]
+        options += ['--shape', '64', '64', '--seconds', '0']
+        options += ['--work-dir', str(tmp_path / 'work'), *arguments]
+        monkeypatch.setattr(sys, 'argv', [str(TOOL), *options])
+        torch.manual_seed(0)
+        runpy.run_path(str(TOOL), run_name='__main__')
+        return capsys.readouterr().out, tmp_path / 'out'
+
+    monkeypatch.setenv('MMACT_TRACEBACK', '1')
+    return run
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_onnx_in_three_precisions(export):
+    """PDELUs and BatchNorms are gone; batch and size are free; files of all precisions run."""
+    out, folder = export('--precision', 'fp32', 'fp16', 'int8', '--images', '2')
+    assert '20 BatchNorms folded, 19 activations turned into PWLUs' in out
+    columns = re.search(r'^dense \|(.*)$', out, re.MULTILINE)[1].split(' | ')
+    assert columns[-1].strip() == 'batch and size'
+    assert float(columns[3]) < 1e-4
+    assert {p.name for p in folder.iterdir()} >= {
+        'dense.onnx',
+        'dense_fp16.onnx',
+        'dense_int8.onnx',
+    }
+    sizes = {p.stem: p.stat().st_size for p in folder.glob('*.onnx')}
+    assert sizes['dense_int8'] < sizes['dense']
+    assert re.findall(r'^(fp32|fp16|int8) \|', out, re.MULTILINE) == ['fp32', 'fp16', 'int8']
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_torch_export(export):
+    out, folder = export('--to', 'torch-export', '--plain')
+    columns = re.search(r'^dense \|(.*)$', out, re.MULTILINE)[1].split(' | ')
+    assert float(columns[3]) < 1e-5
+    assert (folder / 'dense.pt2').is_file()
