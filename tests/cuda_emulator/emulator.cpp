@@ -30,7 +30,7 @@ alignas(64) unsigned char mmact_block_memory[kSharedLimit];
 // Saves the registers of one stack and takes up those of another.
 extern "C" void emulator_switch(void** from, void* to);
 asm(R"(
-.text
+.pushsection .text
 .globl emulator_switch
 .type emulator_switch, @function
 emulator_switch:
@@ -50,6 +50,7 @@ emulator_switch:
   pop %rbp
   ret
 .size emulator_switch, .-emulator_switch
+.popsection
 )");
 
 dim3 threadIdx, blockIdx, blockDim;
