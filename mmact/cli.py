@@ -8,10 +8,13 @@ that says what to change. The environment variable ``MMACT_TRACEBACK=1`` shows t
 
 import argparse
 import atexit
+import copy
 import difflib
 import inspect
+import logging
 import os
 import os.path as osp
+import random
 import subprocess
 import sys
 import warnings
@@ -21,8 +24,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 from mmengine.registry import (
     OPTIMIZERS,
     PARAM_SCHEDULERS,
@@ -34,7 +39,9 @@ from mmengine.registry import (
 )
 from mmengine.runner import Runner
 
-from .activations import unresolved
+from .activations import ChannelActivation, unresolved
+from .activations.base import ChannelsError
+from .engine.hooks._unwrapped import unwrapped
 from .registry import INSTALL
 
 
@@ -144,7 +151,7 @@ def build_runner(cfg: Config) -> Runner:
         raise UserError(
             f'{len(missing)} activations do not know their number of channels, the first is '
             f'{type(module).__name__} at {path!r}: no convolution, linear or normalisation layer '
-            f'stands before it. Pass num_channels=... in its act_cfg'
+            f'stands before it. Pass num_channels=... in its act_cfg{module._or_one_for_all()}'
         )
     return runner
 
@@ -169,10 +176,39 @@ def prepare_training(runner: Runner) -> None:
                 if isinstance(node.get('type'), str) and current.get(node['type']) is None:
                     raise UserError(_unknown_type(node['type'], runner.cfg))
     _ = runner.train_loop.dataloader, runner.val_loop
+    _try_a_picture(runner)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     for hook in runner.hooks:
         if callable(getattr(hook, 'check', None)):
             hook.check(runner)
+
+
+def _try_a_picture(runner: Runner) -> None:
+    """Runs a copy of the model on a picture of the training data.
+
+    The number of channels of an activation is taken from its surroundings. Where they mislead, it
+    shows when the model runs.
+
+    Raises:
+        UserError: If an activation has another number of channels than its input.
+    """
+    model, loader = unwrapped(runner.model), runner.train_loop.dataloader
+    if not any(isinstance(module, ChannelActivation) for module in model.modules()):
+        return
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            trial: Any = copy.deepcopy(model).eval()
+            batch = loader.collate_fn([loader.dataset[0]])
+            trial._run_forward(trial.data_preprocessor(batch, True), mode='loss')
+    except ChannelsError as error:
+        raise UserError(str(error)) from error
+    except Exception as error:
+        # Not every model and data set can be tried like this. What is wrong shows in training.
+        print_log(f'the model could not be tried on a picture: {error}', level=logging.DEBUG)
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
 
 
 def check_data(cfg: Config, *parts: str) -> None:

@@ -10,8 +10,12 @@ layer takes the count from its surroundings at the moment it is registered into 
 2. In a parent with an ``order`` that names ``'conv'`` and ``'act'`` (mmcv's ConvModule), the
    convolution's side on which the activation stands decides.
 3. Else the sibling registered last before it that has ``out_channels``, ``out_features``,
-   ``num_features`` or ``normalized_shape`` (the last such layer inside an ``nn.Sequential``).
-4. Else the parent's own ``out_channels``.
+   ``num_features`` or ``normalized_shape`` (the last such layer inside an ``nn.Sequential``; any
+   inside another module all of whose layers have the same). If the activation's name ends in a
+   number, siblings with that number come first: act1 goes with conv1, whatever was registered
+   since.
+4. Else the parent's own ``out_channels``, or what it says of itself if it is a norm, linear or
+   convolution layer that holds its activation.
 
 Linear and LayerNorm siblings mean channel-last data, all others channels at dimension 1.
 """
@@ -19,13 +23,31 @@ Linear and LayerNorm siblings mean channel-last data, all others channels at dim
 from __future__ import annotations
 
 import copy
-import weakref
+import functools
+import gc
+import inspect
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_module_registration_hook
+
+
+@functools.cache
+def _signature(cls: Any) -> inspect.Signature:
+    """The arguments of a class, those included that its constructor hands on as **kwargs."""
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if '__init__' not in vars(base):
+            continue
+        own = inspect.signature(vars(base)['__init__']).parameters
+        found |= {n: p for n, p in list(own.items())[1:] if n not in found}
+        rest = [n for n, p in found.items() if p.kind is p.VAR_KEYWORD]
+        if not rest:
+            break
+        del found[rest[0]]
+    return inspect.Signature(sorted(found.values(), key=lambda p: p.kind))
 
 
 class Activation(nn.Module):
@@ -71,6 +93,19 @@ class Activation(nn.Module):
         # Through the tracer, for those that note where a node comes from.
         return tracer.call_module(self, leaf, args, kwargs)
 
+    def __new__(cls, *args, **kwargs) -> Any:  # noqa: D102 the class says it
+        # In the name of this class; Python would name the one whose constructor it inherits.
+        kind: Any = cls
+        signature = _signature(kind)
+        try:
+            signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(
+                f'{cls.__name__}: {error}; it takes {", ".join(signature.parameters)}. An act_cfg '
+                f'that inherits arguments from another leaves them behind with _delete_=True'
+            ) from None
+        return super().__new__(cls)
+
     @property
     def num_functions(self) -> int:
         """Number of functions, each with parameters of its own."""
@@ -91,6 +126,10 @@ class Activation(nn.Module):
             if value.numel() == parameter.numel():
                 state_dict[prefix + name] = value.reshape(-1)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class ChannelsError(ValueError):
+    """An input does not have the channels that an activation was built for."""
 
 
 class ChannelActivation(Activation):
@@ -144,7 +183,7 @@ class ChannelActivation(Activation):
                 f"{cls.__name__} has no argument 'mode' any more: mode='layer' is num_groups=1, "
                 "mode='channel' is num_groups=None"
             )
-        return super().__new__(cls)
+        return super().__new__(cls, *args, **kwargs)
 
     @property
     def resolved(self) -> bool:
@@ -185,7 +224,7 @@ class ChannelActivation(Activation):
 
         Raises:
             RuntimeError: If the number of channels is not known.
-            ValueError: If x does not have that many channels.
+            ChannelsError: If x does not have that many channels.
         """
         if self.num_groups == 1:
             return 0
@@ -196,11 +235,17 @@ class ChannelActivation(Activation):
             if self.num_channels in (None, channels) and channels % functions == 0 < channels:
                 return dim % x.dim()
         wanted = self.num_channels or f'a multiple of {functions}'
-        raise ValueError(
-            f'{type(self).__name__} has {wanted} channels at dimension {dim}, got '
+        raise ChannelsError(
+            f'{type(self).__name__}{where(self)} has {wanted} channels at dimension {dim}, got '
             f'an input of shape {tuple(x.shape)}; pass num_channels and channel_dim (-1 for '
-            f'channel-last tokens)'
+            f'channel-last tokens){self._or_one_for_all()}'
         )
+
+    def _or_one_for_all(self) -> str:
+        """For messages: the remedy that needs no number of channels, if the layer has it."""
+        kind: Any = type(self)
+        takes = 'num_groups' in _signature(kind).parameters
+        return ', or num_groups=1 for one function of the whole layer' if takes else ''
 
     def require_resolved(self) -> None:
         """Raises an error that says where the layer stands and what to pass, if C is unknown.
@@ -211,12 +256,10 @@ class ChannelActivation(Activation):
         if self.resolved:
             return
         name = type(self).__name__
-        where = _describe(self)
         raise RuntimeError(
-            f'{name}{where} does not know its number of channels: no convolution, linear or '
+            f'{name}{where(self)} does not know its number of channels: no convolution, linear or '
             f"normalisation layer was registered before it. Pass it: act_cfg=dict(type='{name}', "
-            f'num_channels=...) or {name}(num_channels=...); num_groups=1 is one function for the '
-            f'layer.'
+            f'num_channels=...) or {name}(num_channels=...){self._or_one_for_all()}'
         )
 
     def extra_repr(self) -> str:
@@ -263,30 +306,31 @@ def unresolved(model: nn.Module) -> list[tuple[str, ChannelActivation]]:
     ]
 
 
-# For the error message only: where an unresolved layer stands, as (outermost known parent, its
-# class name, path of the layer in it).
-_positions: weakref.WeakKeyDictionary[ChannelActivation, tuple[weakref.ref, str, str]] = (
-    weakref.WeakKeyDictionary()
+def where(module: nn.Module) -> str:
+    """For messages: where a module stands, ``" at 'neck.act' of Net"``; empty without a parent.
+
+    Modules do not know their parents, so all that there are are asked.
+    """
+    parents: dict[Any, Any] = {}
+    for parent in gc.get_objects():
+        if issubclass(type(parent), nn.Module):
+            for name, child in vars(parent).get('_modules', {}).items():
+                parents.setdefault(id(child), (parent, name))
+    path: list[str] = []
+    top = module
+    while id(top) in parents and len(path) < 100:
+        top, name = parents.pop(id(top))  # once: what is shared has several, and no end is reached
+        path.insert(0, name)
+    return f" at '{'.'.join(path)}' of {type(top).__name__}" if path else ''
+
+
+_LAYERS = (
+    nn.Linear,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.modules.batchnorm._NormBase,
+    nn.modules.conv._ConvNd,
 )
-
-
-def _describe(module: ChannelActivation) -> str:
-    if module not in _positions:
-        return ''
-    _, parent, path = _positions[module]
-    return f' at {path!r} of {parent}'
-
-
-def _record_position(module: ChannelActivation, parent: nn.Module, path: str) -> None:
-    _positions[module] = (weakref.ref(parent), type(parent).__name__, path)
-
-
-def _extend_positions(parent: nn.Module, name: str, child: nn.Module) -> None:
-    for module, (top, _, path) in list(_positions.items()):
-        if module.resolved:
-            del _positions[module]
-        elif top() is child:
-            _record_position(module, parent, f'{name}.{path}')
 
 
 def _positive_int(value: Any) -> bool:
@@ -306,9 +350,19 @@ def _attribute(module: nn.Module, name: str) -> Any:
 
 def _output_channels(module: nn.Module) -> tuple[int, int] | None:
     """(channels, channel_dim) of what a layer puts out, or None if it does not say."""
+    own = _own_channels(module)
+    if own is not None and not isinstance(module, nn.Sequential):
+        return own
+    children = [child for child in module._modules.values() if child is not None]
+    found = [f for f in map(_output_channels, children) if f is not None]
     if isinstance(module, nn.Sequential):
-        found = (_output_channels(child) for child in reversed(module))
-        return next((f for f in found if f is not None), None)
+        return found[-1] if found else None
+    # A layer with its norm, as LeViT has them: nothing in it is of another width.
+    return found[0] if len({channels for channels, _ in found}) == 1 else None
+
+
+def _own_channels(module: nn.Module) -> tuple[int, int] | None:
+    """(channels, channel_dim) of what a layer puts out, by its own attributes."""
     for attribute in ('out_channels', 'out_features', 'num_features'):
         value = _attribute(module, attribute)
         if _positive_int(value):
@@ -323,14 +377,19 @@ def _output_channels(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _siblings_before(parent: nn.Module, name: str) -> Iterator[nn.Module]:
-    """The children registered before ``name``, the latest first."""
+def _number(name: str) -> str:
+    """The digits at the end of a name."""
+    return name[len(name.rstrip('0123456789')) :]
+
+
+def _siblings_before(parent: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """The children registered before ``name``, the latest first, with their names."""
     names = list(parent._modules)
     end = names.index(name) if name in parent._modules else len(names)
     for other in reversed(names[:end]):
         sibling = parent._modules[other]
         if sibling is not None:
-            yield sibling
+            yield other, sibling
 
 
 def _surrounding_channels(parent: nn.Module, name: str) -> tuple[int, int] | None:
@@ -340,24 +399,25 @@ def _surrounding_channels(parent: nn.Module, name: str) -> tuple[int, int] | Non
         value = _attribute(parent, 'in_channels' if before else 'out_channels')
         if _positive_int(value):
             return value, 1
-    for sibling in _siblings_before(parent, name):
+    # conv1, conv2, act1, act2: siblings with the activation's own number come first.
+    number = _number(name)
+    siblings = list(_siblings_before(parent, name))
+    if number:
+        siblings.sort(key=lambda item: _number(item[0]) != number)
+    for _, sibling in siblings:
         found = _output_channels(sibling)
         if found is not None:
             return found
-    if isinstance(parent, _NORMALISATIONS):  # timm's hold the activation that follows them
-        return _output_channels(parent)
+    # A layer that is a norm, convolution or linear layer and holds its activation.
+    if isinstance(parent, _LAYERS) or 'Norm' in type(parent).__name__:
+        return _own_channels(parent)
     value = _attribute(parent, 'out_channels')
     return (value, 1) if _positive_int(value) else None
-
-
-_NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
 def _on_registration(parent: nn.Module, name: str, child: nn.Module | None) -> None:
     if child is None:
         return
-    if _positions:
-        _extend_positions(parent, name, child)
     if not isinstance(child, ChannelActivation):
         return
     if child.resolved and child.channel_dim is not None:
@@ -367,11 +427,9 @@ def _on_registration(parent: nn.Module, name: str, child: nn.Module | None) -> N
         if found is not None:
             child.channel_dim = found[1]
     elif found is not None:
-        floats = (p for s in _siblings_before(parent, name) for p in s.parameters())
+        floats = (p for _, s in _siblings_before(parent, name) for p in s.parameters())
         like = next((p for p in floats if p.is_floating_point()), None)
         child._resolve(*found, like=like)
-    elif child not in _positions:
-        _record_position(child, parent, name)
 
 
 register_module_module_registration_hook(_on_registration)

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from ..ops.dyrelu import dyrelu
 from ..ops.dyrelu_squeeze import dyrelu_squeeze
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation, ChannelsError, _positive_int, where
 
 
 class _DyReLU(ChannelActivation):
@@ -196,10 +196,10 @@ class _DyReLU(ChannelActivation):
         """The dimension of x's channels, counted from the front."""
         dim = 1 if self.channel_dim is None else self.channel_dim
         if x.dim() < 2 or not -x.dim() <= dim < x.dim() or x.size(dim) != channels:
-            raise ValueError(
-                f'{type(self).__name__}: {what} {channels} channels, at dimension {dim}; got an '
-                f'input of shape {tuple(x.shape)}. Pass num_channels, channel_dim (-1 for '
-                f'channel-last tokens) and, if forward gets a context, context_channels'
+            raise ChannelsError(
+                f'{type(self).__name__}{where(self)}: {what} {channels} channels, at dimension '
+                f'{dim}; got an input of shape {tuple(x.shape)}. Pass num_channels, channel_dim '
+                f'(-1 for channel-last tokens) and, if forward gets a context, context_channels'
             )
         return dim % x.dim()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation, ChannelsError, _positive_int, where
 
 
 class FReLU(ChannelActivation):
@@ -66,9 +66,9 @@ class FReLU(ChannelActivation):
         """Applies the function to x, (B, C, H, W)."""
         self.require_resolved()
         if x.dim() != 4 or x.size(1) != self.num_channels:
-            raise ValueError(
-                f'FReLU needs an input of shape (B, {self.num_channels}, H, W), '
-                f'got {tuple(x.shape)}'
+            raise ChannelsError(
+                f'FReLU{where(self)} needs an input of shape (B, {self.num_channels}, H, W), '
+                f'got {tuple(x.shape)}; pass num_channels to fit'
             )
         return torch.maximum(x, self.bn(self.conv(x)))
 

@@ -91,7 +91,7 @@ class GroupRational(ChannelActivation):
             a, b = torch.zeros(m + 1), torch.zeros(n)
             a[1] = 1
         else:
-            a, b = initial_coefficients(init, m, n, 'A')
+            a, b = initial_coefficients(init, m, n, 'A', 'GroupRational')
         dtype, device = torch.get_default_dtype(), torch.empty(0).device
         self.numerator = nn.Parameter(a.to(device, dtype))
         self.denominator = nn.Parameter(b.to(device, dtype).repeat(num_groups))

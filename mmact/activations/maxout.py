@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..ops._compat import is_compiling
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation, ChannelsError, _positive_int, where
 
 
 class Maxout(ChannelActivation):
@@ -79,8 +79,8 @@ class Maxout(ChannelActivation):
         dim = 1 if self.channel_dim is None else self.channel_dim
         if not -x.dim() <= dim < x.dim() or self.num_channels not in (None, x.size(dim)):
             wanted = 'channels' if self.num_channels is None else f'{self.num_channels} channels'
-            raise ValueError(
-                f'Maxout needs {wanted} at dimension {dim}, got an input of shape '
+            raise ChannelsError(
+                f'Maxout{where(self)} needs {wanted} at dimension {dim}, got an input of shape '
                 f'{tuple(x.shape)}; pass num_channels and channel_dim (-1 for channel-last tokens)'
             )
         dim %= x.dim()

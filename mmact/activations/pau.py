@@ -95,7 +95,7 @@ class PAU(ChannelActivation):
                     f'got {order!r}'
                 )
         # Fitted now, so that a wrong name or function fails where it is written.
-        self._initial = initial_coefficients(init, m, n, version)
+        self._initial = initial_coefficients(init, m, n, version, type(self).__name__)
         self.m, self.n, self.init, self.version = m, n, init, version
         self._start()
 

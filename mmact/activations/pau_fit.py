@@ -84,13 +84,15 @@ def fit_pau(
     return numerator, denominator
 
 
-def check_form(m: int, n: int, version: str) -> None:
+def check_form(m: int, n: int, version: str, owner: str = 'PAU') -> None:
     """Raises a ValueError for degrees or a version that there are not."""
     for name, value in (('m', m), ('n', n)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f'PAU: {name} must be a positive integer (a degree), got {value!r}')
+            raise ValueError(
+                f'{owner}: {name} must be a positive integer (a degree), got {value!r}'
+            )
     if version not in VERSIONS:
-        raise ValueError(f'PAU: version must be one of {", ".join(VERSIONS)}, got {version!r}')
+        raise ValueError(f'{owner}: version must be one of {", ".join(VERSIONS)}, got {version!r}')
 
 
 def _grid(interval: tuple[float, float], num_points: int, m: int, n: int) -> Tensor:

@@ -77,6 +77,7 @@ def initial_coefficients(
     m: int = 5,
     n: int = 4,
     version: str = 'B',
+    owner: str = 'PAU',
 ) -> tuple[Tensor, Tensor]:
     """Coefficients with which a PAU approximates a function on [-3, 3].
 
@@ -93,6 +94,7 @@ def initial_coefficients(
         m: Degree of the numerator.
         n: Degree of the denominator.
         version: Form of the denominator, see :func:`fit_pau`.
+        owner: Activation that asks, for messages.
 
     Returns:
         Numerator (m + 1,) and denominator (n,), with version 'C' (n + 1,): float64, on the CPU, new
@@ -102,14 +104,14 @@ def initial_coefficients(
         ValueError: For an unknown name, and as :func:`fit_pau`.
         TypeError: If init is neither a name nor callable.
     """
-    check_form(m, n, version)
+    check_form(m, n, version, owner)
     if callable(init):
         constant = isinstance(init, FunctionType | BuiltinFunctionType)
         if not constant or getattr(init, '__closure__', None):
             return _tame_fit(init, m, n, version)  # it may compute something else next time
         numerator, denominator = _fitted(init, m, n, version)
         return numerator.clone(), denominator.clone()
-    name = canonical_name(init)
+    name = canonical_name(init, owner)
     # The Pade approximants have even, positive denominators, on which |.| does nothing.
     if (m, n) == (5, 4) and name in _TABLE and (version == 'B' or name in _PADE):
         above, below = _TABLE[name]

@@ -4,6 +4,7 @@
 
 import copy
 import gc
+import inspect
 import weakref
 from collections import OrderedDict
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import mmact
 from mmact.activations import PWLU, ChannelActivation, FReLU, unresolved
 
 
@@ -26,6 +28,14 @@ class Block(nn.Module):
         for layer in self.children():
             x = layer(x)
         return x
+
+
+OF_CHANNELS = {
+    record.name: record.cls
+    for record in mmact.list_activations()
+    if issubclass(record.cls, ChannelActivation)
+    and not Block(conv=nn.Conv2d(3, 8, 1), act=record.cls()).act.num_groups
+}
 
 
 @pytest.mark.parametrize(
@@ -102,6 +112,93 @@ def test_the_parents_own_count_is_the_last_resort():
     assert Own(None).act.num_channels == 12
     assert Own(nn.Dropout()).act.num_channels == 12
     assert Own(nn.Linear(3, 5)).act.num_channels == 5
+
+
+@pytest.mark.parametrize('numbered', [('conv', 'act'), ('fc', 'relu'), ('block.conv', 'act')])
+def test_activations_go_with_what_has_their_number(numbered):
+    """conv1, conv2, act1, act2, in this order; mmcv and timm number their layers."""
+    layer, act = numbered
+    model = nn.Module()
+    for k, (before, after) in enumerate([(3, 8), (8, 5)], 1):
+        made = nn.Linear(before, after) if layer == 'fc' else nn.Conv2d(before, after, 1)
+        made = Block(conv=made, bn=nn.BatchNorm2d(after)) if '.' in layer else made
+        setattr(model, f'{layer.partition(".")[0]}{k}', made)
+        setattr(model, f'norm{k}', nn.BatchNorm2d(after))
+    for k in (1, 2):
+        setattr(model, f'{act}{k}', PWLU())
+    assert [getattr(model, f'{act}{k}').num_channels for k in (1, 2)] == [8, 5]
+    model.act3, model.act = PWLU(), PWLU()  # without a fellow: as ever
+    assert (model.act3.num_channels, model.act.num_channels) == (5, 5)
+
+
+def test_norms_and_layers_that_hold_their_activation():
+    def holding(base):
+        def __init__(self, *args, **kwargs):
+            base.__init__(self, *args, **kwargs)
+            self.drop, self.act = nn.Identity(), PWLU()
+
+        return type(f'{base.__name__}Act', (base,), {'__init__': __init__})
+
+    class FrozenBatchNormAct(nn.Module):
+        """Not one of PyTorch's classes, but named like one."""
+
+        def __init__(self, num_features):
+            super().__init__()
+            self.num_features = num_features
+            self.act = PWLU()
+
+    for base, args, channel_dim in [
+        (nn.BatchNorm2d, (8,), 1),
+        (nn.SyncBatchNorm, (8,), 1),
+        (nn.InstanceNorm2d, (8,), 1),
+        (nn.GroupNorm, (2, 8), 1),
+        (nn.LayerNorm, (8,), -1),
+        (nn.Linear, (3, 8), -1),
+        (nn.Conv2d, (3, 8, 1), 1),
+    ]:
+        act = holding(base)(*args).act
+        assert (act.num_channels, act.channel_dim) == (8, channel_dim), base
+    assert FrozenBatchNormAct(8).act.num_channels == 8
+
+    class Model(nn.Module):
+        """num_features is what comes out at its end."""
+
+        num_features = 1000
+
+        def __init__(self):
+            super().__init__()
+            self.act = PWLU()
+
+    assert not Model().act.resolved
+
+
+def test_a_layer_with_its_norm():
+    """LeViT's; a module whose layers are of several widths says nothing."""
+
+    def pair(*layers):
+        return Block(**{f'layer{chr(97 + k)}': layer for k, layer in enumerate(layers)})
+
+    linear = pair(nn.Linear(3, 8), nn.BatchNorm1d(8))
+    act = Block(first=linear, act=PWLU()).act
+    assert (act.num_channels, act.channel_dim) == (8, -1)
+    act = Block(first=pair(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8)), act=PWLU()).act
+    assert (act.num_channels, act.channel_dim) == (8, 1)
+    squeeze = pair(nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1))
+    assert Block(conv=nn.Conv2d(3, 4, 1), se=squeeze, act=PWLU()).act.num_channels == 4
+    assert not Block(se=squeeze, act=PWLU()).act.resolved
+
+
+@pytest.mark.parametrize(
+    'name', ['efficientnet_b0', 'mobilenetv3_small_050', 'mobilenetv4_conv_small', 'regnety_002']
+)
+def test_models_of_timm(name):
+    """Their norms hold the activations."""
+    timm = pytest.importorskip('timm')
+    model = timm.create_model(name, act_layer=PWLU).eval()
+    assert sum(isinstance(m, PWLU) for m in model.modules()) > 15
+    assert unresolved(model) == []
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 32, 32))
 
 
 def test_a_count_that_is_none_is_no_answer():
@@ -266,6 +363,22 @@ def test_the_error_without_a_parent():
         PWLU()(torch.zeros(2, 3))
 
 
+@pytest.mark.parametrize('name', OF_CHANNELS)
+def test_a_wrong_width_is_an_error_with_the_path(name):
+    """In forward, for what the surroundings got wrong."""
+    cls = OF_CHANNELS[name]
+    model = nn.Sequential(OrderedDict(neck=Block(conv=nn.Conv2d(3, 8, 1), act=cls())))
+    with pytest.raises(ValueError) as caught:
+        model.neck.act(torch.zeros(2, 6, 4, 4))
+    text = str(caught.value)
+    for word in (name, "'neck.act' of Sequential", '(2, 6, 4, 4)', 'num_channels'):
+        assert word in text, text
+    assert ('num_groups=1' in text) == ('num_groups' in inspect.signature(cls).parameters)
+    other = copy.deepcopy(model)  # which no hook has seen
+    with pytest.raises(ValueError, match=r"'neck\.act' of Sequential"):
+        other.neck.act(torch.zeros(2, 6, 4, 4))
+
+
 def test_the_error_does_not_stand_in_the_way_of_inspection():
     """repr, state_dict, to(), deepcopy and iteration work on a model that is not complete."""
     model = nn.Sequential(PWLU(), FReLU(), nn.Conv2d(3, 4, 1), PWLU())
@@ -301,7 +414,7 @@ def test_an_unresolved_layer_takes_the_answer_of_a_later_parent():
 
 
 def test_nothing_is_kept_alive():
-    """Where unresolved layers stand is remembered weakly."""
+    """Nothing remembers where unresolved layers stand."""
     model = nn.Sequential(OrderedDict(act=PWLU()))
     references = [weakref.ref(model), weakref.ref(model.act)]
     del model

@@ -89,7 +89,10 @@ def run(monkeypatch, capfd, tmp_path):
         ('model.backbone.act_cfg.type=Xyz', 'Is its module in custom_imports?'),
         (
             'model.backbone.act_cfg.num_interval=8',
-            "PWLU.__init__() got an unexpected keyword argument 'num_interval' "
+            "PWLU: got an unexpected keyword argument 'num_interval'; it takes num_channels, ",
+        ),
+        (
+            'model.backbone.act_cfg.num_interval=8',
             '(config key model.backbone.act_cfg.num_interval). Did you mean num_intervals?',
         ),
         ('model.backbone.act_cfg.num_intervals=0', 'num_intervals must be a positive integer'),
@@ -188,6 +191,41 @@ def test_unresolved_activation(run, small, tmp_path, monkeypatch):
     assert status == 2
     assert line.startswith('error: 1 activations do not know their number of channels')
     assert "PWLU at 'backbone.first'" in line
+
+
+@pytest.mark.parametrize('act', ['PWLU', 'DyReLUB'])
+def test_a_wrong_guess_shows_before_training(run, small, tmp_path, monkeypatch, act):
+    """One activation for two layers of different widths cannot be right for both."""
+    (tmp_path / 'shared_backbone.py').write_text(
+        'import torch\n'
+        'from mmact.models.backbones.resnet import ResNet\n'
+        'from mmengine.registry import MODELS\n'
+        '@MODELS.register_module()\n'
+        'class SharedBackbone(ResNet):\n'
+        '    def __init__(self, act_cfg, **kwargs):\n'
+        "        super().__init__(act_cfg=dict(type='ReLU'), **kwargs)\n"
+        '        self.first = torch.nn.Conv2d(3, 4, 1)\n'
+        '        self.second = torch.nn.Conv2d(4, 3, 1)\n'
+        '        self.act = MODELS.build(act_cfg)\n'
+        '    def forward(self, x):\n'
+        '        return super().forward(self.act(self.second(self.act(self.first(x)))))\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / 'shared.py'
+    config.write_text(
+        f"_base_ = '{DEMO}'\n"
+        "custom_imports = dict(imports=['mmact', 'shared_backbone'])\n"
+        'custom_hooks = []\n'
+        "model = dict(backbone=dict(type='SharedBackbone', act_cfg=dict(_delete_=True, "
+        f'type={act!r})))\n'
+    )
+    options = [option for option in small if not option.startswith('custom_hooks')]
+    status, line = run('train', config, '--work-dir', tmp_path, '--cfg-options', *options)
+    assert status == 2
+    assert line.startswith(f"error: {act} at 'backbone.act' of MaskRCNN")
+    assert 'Pass num_channels' in line or 'pass num_channels' in line
+    assert ('num_groups=1' in line) == (act == 'PWLU')
+    assert not list(tmp_path.glob('*/vis_data/*.json'))  # nothing was trained
 
 
 def test_hooks_are_asked_whether_they_can_work(run, small, tmp_path, monkeypatch):
