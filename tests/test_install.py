@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What an install does where kernels can, cannot or must be built, and what it asks of others."""
+"""Installs where kernels can, cannot or must be built, and their requirements."""
 
 import os
 import re
@@ -165,7 +165,7 @@ def test_too_old_a_torch_is_named():
 
 
 def test_versions_of_torch_matter_in_one_file():
-    """What differs between versions of torch is in mmact/ops/_compat.py."""
+    """Differences between versions of torch are in mmact/ops/_compat.py alone."""
     differs = re.compile(
         r'torch\.library\.(register_|impl_abstract|custom_op)|torch\.compiler\.|torch\.Tag'
         r'|torch\._dynamo|torch\.__version__|torch\.unravel_index'

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What ``import mmact`` needs and does, in fresh interpreters: here everything is imported."""
+"""Needs and effects of ``import mmact``, in fresh interpreters: here everything is imported."""
 
 import ast
 import os
@@ -149,7 +149,7 @@ def test_public_names():
 
 
 def test_wheel_without_kernels_is_complete_and_says_so_once(tmp_path):
-    """What pip builds where there is no compiler: the package, configs, tools, and eager ops."""
+    """Without a compiler pip builds the package, configs, tools, and eager ops."""
     source = tmp_path / 'source'
     left_out = shutil.ignore_patterns('.*', 'build', 'data', 'work_dirs', '*.so', '*.egg-info')
     shutil.copytree(ROOT, source, ignore=left_out)

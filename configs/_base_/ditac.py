@@ -1,4 +1,4 @@
-# What configs/ditac puts into backbone and heads. All but DiTAC start as ReLU or close to it.
+# Activations of configs/ditac, in backbone and heads. All but DiTAC start as ReLU or close to it.
 activations = dict(
     # GELU at the start: theta is 0.
     ditac=dict(type='DiTAC'),

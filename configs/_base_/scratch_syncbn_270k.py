@@ -1,8 +1,8 @@
 # Detectors trained from scratch on COCO as in the PWLU paper, section 4.2, which follows He et al.,
 # Rethinking ImageNet Pre-training: SyncBN in backbone, neck and heads, 270k iterations of 8 x 2
 # images, learning rate 0.02, reduced for the last 60k and the last 20k iterations.
-# What the paper leaves open is set as in MMDetection: 1000 iterations of linear warm-up (as in
-# mmdet::common/ms-90k_coco.py), residual branches not initialised to zero (mmdet::scratch).
+# Settings that the paper leaves open are as in MMDetection: 1000 iterations of linear warm-up
+# (mmdet::common/ms-90k_coco.py), residual branches not initialised to zero (mmdet::scratch).
 custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
 
 # SyncBN: the models have plain BN, which MMEngine turns into torch's SyncBatchNorm in distributed

@@ -31,7 +31,7 @@ def convert(
     min_size: int = 2,
     max_error: float | None = None,
 ) -> Report:
-    """Replaces the activations of a model, in place, by others that start as the same functions.
+    r"""Replaces the activations of a model, in place, by others that start as the same functions.
 
     A dry run on an example finds the places where activations are called, as modules or as
     functions, with the width, size and range of their inputs. Parameters and buffers that the model
@@ -42,10 +42,10 @@ def convert(
         act_cfg: ``dict(type=..., ...)`` of the new activations. Arguments that say how a function
             starts (``init``, ``bounds``, ``alphas``, ...) are chosen to fit where they are not
             given.
-        include: What to convert: names or regular expressions of parts of a path
-            (``'backbone'``, ``r'layer[34]\\.0'``), names of classes, or classes; one or several.
+        include: The parts to convert: names or regular expressions of parts of a path
+            (``'backbone'``, ``r'layer[34]\.0'``), names of classes, or classes; one or several.
             None: all of the model.
-        exclude: What to leave as it is, in the same terms.
+        exclude: The parts to leave as they are, in the same terms.
         replaces: Kinds of activations to replace. None: learned ones and those in
             :data:`mmact.conversion.REPLACES`; gates (Sigmoid, Hardsigmoid), Softmax and functions
             that end a branch (Tanh, Softplus) stay unless named here.
@@ -63,7 +63,7 @@ def convert(
             inputs. None: any.
 
     Returns:
-        What was replaced and what was not; ``print`` it.
+        The sites that were replaced and those that were not; ``print`` it.
 
     Raises:
         TypeError: If an argument is of a wrong type.
@@ -183,8 +183,9 @@ def _plan(
         return Kept(site.path, site.original.kind, reason, site.place, site.function)
 
     calls = site.calls
-    if calls and all(c.map_size is not None and c.map_size < min_size for c in calls):
-        size = max(c.map_size for c in calls)
+    sizes = [call.map_size for call in calls if call.map_size is not None]
+    if sizes and len(sizes) == len(calls) and max(sizes) < min_size:
+        size = max(sizes)
         return kept(f'a map of {size} element{"s" * (size != 1)}, below min_size={min_size}')
     low = min((c.low for c in calls), default=None)
     high = max((c.high for c in calls), default=None)
@@ -192,32 +193,32 @@ def _plan(
     ndim = len(calls[0].shape) if calls else 4
     try:
         if not starter.per_channel:
-            act, error = starter.build(None, None, ndim)
-            channels = None
+            plan: Plan = (*starter.build(None, None, ndim), None)
         else:
-            widths = _widths(site)
-            if isinstance(widths, str):
-                return kept(widths)
-            dim, channels = widths
-            built = {c: starter.build(c, dim, ndim) for c in channels}
-            errors = [error for _, error in built.values() if error is not None]
-            error = max(errors, default=None)
+            found = _widths(site)
+            if isinstance(found, str):
+                return kept(found)
+            dim, widths = found
+            built = {width: starter.build(width, dim, ndim) for width in widths}
             if len(built) == 1:
-                act, channels = built[channels[0]][0], channels[0]
+                plan = (*built[widths[0]], widths[0])
             else:
-                act = ByWidth(dim, {c: act for c, (act, _) in built.items()})
+                errors = [error for _, error in built.values() if error is not None]
+                act = ByWidth(dim, {width: act for width, (act, _) in built.items()})
+                plan = (act, max(errors, default=None), widths)
     except ValueError as problem:
         return kept(str(problem))
+    error = plan[1]
     if max_error is not None and error is not None and error > max_error:
         return kept(f'the start would be off by {error:.2g}, above max_error={max_error:g}')
-    return act, error, channels
+    return plan
 
 
 def _widths(site: Site) -> tuple[int, tuple[int, ...]] | str:
     """(channel_dim, numbers of channels) of a site; or why they are not known."""
     known = sorted({call.channels for call in site.calls if call.channels is not None})
-    dims = {call.channel_dim for call in site.calls}
-    if known and None not in dims:
+    dims = {call.channel_dim for call in site.calls if call.channel_dim is not None}
+    if known and all(call.channel_dim is not None for call in site.calls):
         if len(dims) == 1:
             return dims.pop(), tuple(known)
         return f'its channels are at several dimensions, {sorted(dims)}'

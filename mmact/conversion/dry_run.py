@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +39,7 @@ _FIRST = {
 _LAST = {F.linear, F.layer_norm, torch.addmm, Tensor.addmm}
 _LOST = {
     *(torch.bmm, Tensor.bmm, torch.baddbmm, torch.einsum, F.scaled_dot_product_attention),
-    *(Tensor.t, torch.t, Tensor.T.__get__, Tensor.mT.__get__, Tensor.H.__get__),
+    *(Tensor.t, torch.t, *(vars(torch._C.TensorBase)[name].__get__ for name in ('T', 'mT', 'H'))),
 }
 _MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm}
 _PERMUTE = {torch.permute, Tensor.permute}
@@ -98,7 +99,7 @@ class DryRun(TorchFunctionMode):
     """Records calls of activations while it is entered.
 
     Args:
-        model: What is going to be run.
+        model: The model that is going to be run.
 
     Attributes:
         modules: Calls of each activation module, by its id, the caller's id, the position and the
@@ -128,7 +129,7 @@ class DryRun(TorchFunctionMode):
                 ]
         return super().__enter__()
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         for handle in self._handles:
             handle.remove()
@@ -146,7 +147,13 @@ class DryRun(TorchFunctionMode):
     def _after(self, module: nn.Module, args: tuple, output: object) -> None:
         self._depth -= 1
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable,
+        types: Sequence[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         kind = kind_of_function(func)
         x = args[0] if args else kwargs.get('input')
@@ -160,7 +167,7 @@ class DryRun(TorchFunctionMode):
                 if original not in site.originals:
                     site.originals.append(original)
         before = _tagged(args)
-        shape = None if before is None else before.shape
+        shape = torch.Size() if before is None else before.shape  # in-place calls may change it
         out = func(*args, **kwargs)
         for result in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(result, Tensor) and not isinstance(result, nn.Parameter):
@@ -169,17 +176,17 @@ class DryRun(TorchFunctionMode):
                     setattr(result, _ATTRIBUTE, dim)
         return out
 
-    def _call(self, frame: FrameType, x: Tensor) -> Call | None:
+    def _call(self, frame: FrameType | None, x: Tensor) -> Call | None:
         """Describes a call of an activation on x; None for inputs without elements."""
         with torch._C.DisableTorchFunction():
             if not x.numel() or not x.is_floating_point():
                 return None
-            while frame.f_code.co_filename.endswith(_PASSED):
+            while frame and frame.f_code.co_filename.endswith(_PASSED):
                 frame = frame.f_back
-            position = position_of(frame)
-            while frame.f_code.co_name.startswith('<') and 'self' not in frame.f_locals:
+            position = position_of(frame) if frame else None
+            while frame and frame.f_code.co_name.startswith('<') and 'self' not in frame.f_locals:
                 frame = frame.f_back  # out of a comprehension
-            caller = frame.f_locals.get('self')
+            caller = frame.f_locals.get('self') if frame else None
             if not isinstance(caller, nn.Module) or id(caller) not in self._ids:
                 caller = None
             dim, size = getattr(x, _ATTRIBUTE, None), None
@@ -224,7 +231,7 @@ def _channel_dim(
     args: tuple,
     kwargs: dict,
     before: Tensor | None,
-    shape: torch.Size | None,
+    shape: torch.Size,
     out: Tensor,
 ) -> int | None:
     """Where the channels of a result are, counted from the front."""

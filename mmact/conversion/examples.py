@@ -21,7 +21,7 @@ class Run:
     """A way to run a model.
 
     Args:
-        name: What it is, for messages.
+        name: Its name in messages.
         training: Whether the model is to be in training mode.
         run: Runs the model and returns its outputs.
     """
@@ -54,12 +54,14 @@ def runs(model: nn.Module, example: Any) -> tuple[list[Run], bool]:
     codebase = _codebase(model)
     if codebase:
         # Trackers and others that are made of several models do not run as one.
-        parts = [m for m in model.children() if _codebase(m)]
+        named = [(part, _codebase(part)) for part in model.children()]
+        parts = [(part, name) for part, name in named if name]
         ways = _openmmlab(model, codebase, shape)
-        return ways + [w for m in parts for w in _openmmlab(m, _codebase(m), shape)], False
+        return ways + [way for part, name in parts for way in _openmmlab(part, name, shape)], False
     if shape is not None:
         image = _random(model, shape)
-        return [Run(f'an input of {shape}', mode, lambda: model(image)) for mode in (0, 1)], False
+        call = _call(model, image)
+        return [Run(f'an input of {shape}', mode, call) for mode in (False, True)], False
     return _guesses(model), True
 
 

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which modules and functions are activations, and what they compute."""
+"""The modules and functions that are activations, and what they compute."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _CLASSES = {
     'Hardswish': ('Hardswish', 'HSwish', 'HardSwish', 'HardSwishMe'),
     'HardMish': ('HardMish', 'HardMishMe'),
     'ReLUSquared': ('ReLUSquaredActivation',),
-    # What stays unless it is asked for.
+    # These stay unless asked for.
     'Sigmoid': ('Sigmoid',),
     'Hardsigmoid': ('Hardsigmoid', 'HSigmoid', 'HardSigmoid', 'HardSigmoidMe'),
     'Tanh': ('Tanh',),
@@ -63,7 +63,7 @@ STAYS = {
     'Softmax': 'not a function of one element',
 }
 
-#: What :func:`mmact.convert` replaces by default, besides the learned activations of mmact.
+#: Kinds that :func:`mmact.convert` replaces by default, besides the learned ones of mmact.
 REPLACES = tuple(kind for kind in _CLASSES if kind not in STAYS)
 
 _FUNCTIONS: dict[Callable, str] = {}
@@ -110,12 +110,12 @@ class Original:
 
     @property
     def label(self) -> str:
-        """What tells it from others: its name, or its kind."""
+        """Its name, or its kind where it has none; tells it from others."""
         return self.name or self.kind
 
     @property
     def init(self) -> str | Callable[[Tensor], Tensor]:
-        """What the ``init`` of PWLU and PAU takes."""
+        """The value for the ``init`` of PWLU and PAU."""
         return self.function if self.name is None else self.name
 
 
@@ -135,24 +135,26 @@ def kind_of_function(function: Callable) -> str | None:
 
 
 def original_of(module: nn.Module) -> Original:
-    """What an activation module computes in evaluation; later changes to it do not matter."""
+    """The function of an activation module in evaluation, as it is now."""
     kind = kind_of(module)
+    if kind is None:
+        raise TypeError(f'{type(module).__name__} is no activation')
     if kind == 'ReLU':
         return Original(kind, F.relu, 'relu', 0.0)
-    if kind == 'LeakyReLU':
-        return _leaky(float(module.negative_slope))
+    if isinstance(module, nn.LeakyReLU):
+        return _leaky(module.negative_slope)
     if type(module) is nn.GELU and module.approximate == 'none':
         return Original(kind, F.gelu, 'gelu')
     if kind in _NAMES and type(module).__module__.startswith('torch.nn'):
         return Original(kind, getattr(F, _NAMES[kind], torch.tanh), _NAMES[kind])
     module = copy.deepcopy(module).eval()
-    if getattr(module, 'inplace', False):
-        module.inplace = False
+    if hasattr(module, 'inplace'):
+        vars(module)['inplace'] = False
     return Original(kind, module)
 
 
 def original_of_call(function: Callable, kind: str, args: tuple, kwargs: dict) -> Original:
-    """What a call of a function computes, given the arguments after the input."""
+    """The function that a call computes, given the arguments after the input."""
     kwargs = {k: v for k, v in kwargs.items() if k not in ('inplace', 'input')}
     if kind == 'LeakyReLU':
         return _leaky(float(kwargs.get('negative_slope', args[0] if args else 0.01)))

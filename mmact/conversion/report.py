@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a conversion did, and what it did not."""
+"""The report of a conversion: the sites that were replaced, and those that were kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Replaced:
 
     Args:
         path: Path of the new activation in the model.
-        was: What stood there.
+        was: The original's kind.
         now: Class of the new activation.
         channels: Number of channels; of each of several widths, a tuple; None if the activation
             does not need to know it.
@@ -46,7 +46,7 @@ class Kept:
 
     Args:
         path: Path of the module, or of the module that calls a function.
-        was: What stands there.
+        was: Kind of the activation there.
         reason: Why it stayed.
         place: File and line of a function's call.
         function: Whether a function is called there, not a module.
@@ -61,12 +61,12 @@ class Kept:
 
 @dataclass
 class Report:
-    """What :func:`mmact.convert` did to a model; ``print`` shows it as tables.
+    """The result of :func:`mmact.convert`; ``print`` shows it as tables.
 
     Args:
         replaced: The sites with new activations, in the order of the model's modules.
         kept: The sites that stayed.
-        notes: What was observed on the way, such as a dry run that failed.
+        notes: Observations on the way, such as a dry run that failed.
         difference: Largest absolute difference of the model's outputs on the example before and
             after, divided by the largest output; None without an example.
     """
@@ -97,7 +97,7 @@ class Report:
         if self.difference is not None:
             parts[0] += f'; outputs differ by {self.difference:.2g} of the largest'
         if self.replaced:
-            rows = [
+            replaced = [
                 (
                     r.path,
                     r.was,
@@ -111,7 +111,7 @@ class Report:
                 for r in self.replaced
             ]
             header = ('path', 'was', 'is', 'channels', 'error', 'on', 'parameters', 'in place of')
-            parts.append(_table(header, rows))
+            parts.append(_table(header, replaced))
         if self.kept:
             rows = [(k.path, k.was, k.reason, k.place) for k in self.kept]
             parts.append(_table(('path', 'kept', 'because', 'in'), rows))

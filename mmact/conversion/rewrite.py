@@ -20,6 +20,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType, FrameType, FunctionType
+from typing import cast
 
 from torch import nn
 
@@ -38,11 +39,11 @@ class Position:
 
 @dataclass(frozen=True, order=True)
 class Own:
-    """What a module calls at a position instead.
+    """The child that a module calls at a position instead.
 
     Args:
         child: Name of the child that is called.
-        label: What was called, see :class:`mmact.conversion.kinds.Original`.
+        label: Label of the original, see :class:`mmact.conversion.kinds.Original`.
         instead_of: Name of the child that was called; empty for a function.
     """
 
@@ -71,8 +72,13 @@ def _only_call_on_line(filename: str, line: int) -> Position | None:
         for node in ast.walk(function)
         if isinstance(node, ast.Call) and node.lineno == line
     ]
-    ends = {(node.end_lineno, node.end_col_offset) for node in calls}
+    ends = {_end(node) for node in calls}
     return Position(filename, *ends.pop()) if len(ends) == 1 else None
+
+
+def _end(node: ast.expr | ast.stmt) -> tuple[int, int]:
+    """(line, column) behind a parsed expression or statement."""
+    return node.end_lineno or 0, node.end_col_offset or 0
 
 
 @functools.lru_cache(maxsize=256)
@@ -103,6 +109,11 @@ class _Method:
     @property
     def self_name(self) -> str:
         return self.node.args.args[0].arg
+
+    def holds(self, position: Position) -> bool:
+        """Whether a position is in its code."""
+        lines = range(self.node.lineno, _end(self.node)[0] + 1)
+        return position.filename == self.function.__code__.co_filename and position.line in lines
 
 
 def _undecorated(attribute: object, depth: int = 4) -> Iterator[FunctionType]:
@@ -162,13 +173,10 @@ def call_site(module: nn.Module, position: Position | None) -> CallSite | None:
     if position is None:
         return None
     for method in _methods(original_class(module)):
-        if method.function.__code__.co_filename != position.filename:
-            continue
-        if not method.node.lineno <= position.line <= method.node.end_lineno:
+        if not method.holds(position):
             continue
         for node in ast.walk(method.node):
-            end = (getattr(node, 'end_lineno', 0), getattr(node, 'end_col_offset', 0))
-            if isinstance(node, ast.Call) and end == (position.line, position.end_column):
+            if isinstance(node, ast.Call) and _end(node) == (position.line, position.end_column):
                 return CallSite(method, node)
     return None
 
@@ -183,11 +191,11 @@ def written_calls(module: nn.Module, child: str) -> set[Position]:
         for node in ast.walk(method.node):
             if isinstance(node, ast.Call) and CallSite(method, node).child == child:
                 filename = method.function.__code__.co_filename
-                found.add(Position(filename, node.end_lineno, node.end_col_offset))
+                found.add(Position(filename, *_end(node)))
     return found - set(spec_of(module))
 
 
-def original_class(module: nn.Module) -> type[nn.Module]:
+def original_class(module: nn.Module) -> type:
     """The class of a module before it was rewritten."""
     return getattr(type(module), '_mmact_original', type(module))
 
@@ -214,22 +222,16 @@ def restore(module: nn.Module) -> None:
 
 
 @functools.cache
-def _rewritten(cls: type[nn.Module], spec: tuple[tuple[Position, Own], ...]) -> type[nn.Module]:
+def _rewritten(cls: type, spec: tuple[tuple[Position, Own], ...]) -> type[nn.Module]:
     methods: dict[type, dict[str, Callable]] = {}
     for method in _methods(cls):
-        code = method.function.__code__
-        calls = {
-            (p.line, p.end_column): own.child
-            for p, own in spec
-            if p.filename == code.co_filename
-            and method.node.lineno <= p.line <= method.node.end_lineno
-        }
+        calls = {(p.line, p.end_column): own.child for p, own in spec if method.holds(p)}
         if calls:
             changed = _compiled(method, calls)
             methods.setdefault(method.owner, {})[method.name] = _redecorated(
                 method.attribute, method.function, changed
             )
-    metaclass = type(cls)
+    metaclass: Callable[..., type] = type(cls)
     # A method of a base class goes into a subclass of that base, which Python's linearisation puts
     # right before it: super() finds it from where it found the original.
     bases = [
@@ -250,12 +252,11 @@ def _rewritten(cls: type[nn.Module], spec: tuple[tuple[Position, Own], ...]) -> 
 
 
 def _reduce(self: nn.Module, protocol: int) -> tuple:
-    cls = type(self)
-    _, _, *state = super(cls, self).__reduce_ex__(max(protocol, 2))
-    return (_new, (cls._mmact_original, cls._mmact_spec), *state)
+    _, _, *state = cast(tuple, super(type(self), self).__reduce_ex__(max(protocol, 2)))
+    return (_new, (original_class(self), tuple(sorted(spec_of(self).items()))), *state)
 
 
-def _new(cls: type[nn.Module], spec: tuple) -> nn.Module:
+def _new(cls: type, spec: tuple) -> nn.Module:
     rewritten = _rewritten(cls, spec)
     return rewritten.__new__(rewritten)
 
@@ -265,16 +266,13 @@ class _Calls(ast.NodeTransformer):
         self.self_name, self.calls = self_name, calls
 
     def visit_Call(self, node: ast.Call) -> ast.Call:
-        child = self.calls.get((node.end_lineno, node.end_col_offset))
-        function, bound = node.func, None
-        if child is not None and isinstance(function, ast.Attribute):
-            bound = function.value
+        child, function = self.calls.get(_end(node)), node.func
         self.generic_visit(node)
         if child is None:
             return node
         inputs = node.args[:1] or [k.value for k in node.keywords if k.arg in ('input', 'x')][:1]
-        if not inputs:  # x.relu()
-            inputs = [self.visit(bound)]
+        if not inputs and isinstance(function, ast.Attribute):  # x.relu()
+            inputs = [function.value]
         own = ast.Attribute(ast.Name(self.self_name, ast.Load()), child, ast.Load())
         return ast.copy_location(ast.Call(own, inputs, []), node)
 
@@ -292,7 +290,7 @@ def _compiled(method: _Method, calls: dict[tuple[int, int], str]) -> FunctionTyp
     free = [ast.arg(name) for name in old.__code__.co_freevars if name != '__class__']
     outer = ast.FunctionDef('_', ast.arguments([], free, None, [], [], None, []), [body], [])
     for made in (body, outer):
-        made.type_params = []  # a field from Python 3.12 on
+        vars(made)['type_params'] = []  # a field from Python 3.12 on
     tree = ast.fix_missing_locations(ast.Module([outer], []))
     flags = old.__code__.co_flags & _FUTURE
     code = compile(tree, old.__code__.co_filename, 'exec', flags, dont_inherit=True)
@@ -303,7 +301,7 @@ def _compiled(method: _Method, calls: dict[tuple[int, int], str]) -> FunctionTyp
     new = FunctionType(code, old.__globals__, old.__name__, old.__defaults__, closure)
     new.__kwdefaults__ = old.__kwdefaults__
     functools.update_wrapper(new, old)
-    del new.__wrapped__
+    del vars(new)['__wrapped__']
     return new
 
 
@@ -313,7 +311,7 @@ for _name in __future__.all_feature_names:
 
 
 def _redecorated(attribute: Callable, old: FunctionType, new: FunctionType) -> Callable:
-    """What a method's decorators made of it, with another function in its place."""
+    """A decorated method with another function in the place of the undecorated one."""
     if attribute is old:
         return new
     if not isinstance(attribute, FunctionType):
@@ -331,6 +329,6 @@ def _redecorated(attribute: Callable, old: FunctionType, new: FunctionType) -> C
     )
     made.__kwdefaults__ = attribute.__kwdefaults__
     made.__dict__.update(attribute.__dict__)
-    if getattr(made, '__wrapped__', None) is old:
-        made.__wrapped__ = new
+    if vars(made).get('__wrapped__') is old:
+        vars(made)['__wrapped__'] = new
     return made

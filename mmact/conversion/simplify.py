@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 from torch.overrides import TorchFunctionMode
@@ -17,7 +19,6 @@ from ..activations import APL, ELSA, PWLU, Activation, AReLU, Mixture, SReLU, to
 from ..activations.to_pwlu import _Rows
 from .dry_run import DryRun, evaluating
 from .examples import runs
-from .kinds import kind_of
 from .report import Kept, Replaced, Report
 from .sites import Selection, slots_of
 
@@ -50,7 +51,7 @@ def model_to_pwlu(
         example: As of :func:`mmact.convert`; None: no dry run, default bounds.
 
     Returns:
-        What was replaced, with the errors; what was not elementwise was kept.
+        The layers that were replaced, with the errors; those that are not elementwise are kept.
 
     Raises:
         ValueError: If an include or exclude matches nothing.
@@ -61,20 +62,19 @@ def model_to_pwlu(
         with evaluating(model), dry:
             _evaluate(model, example)
     report = Report()
-    for path, parent, name, module in list(slots_of(model)):
+    for path, parent, name, module, kind in list(slots_of(model)):
         if not isinstance(module, Activation) or isinstance(module, (PWLU, *keep)):
             continue
-        kind = kind_of(module)
         reason = selection.reason(path, kind, learned=True)
         calls = dry.modules.get(id(module), {}).values()
         low = min((call.low for call in calls), default=None)
         high = max((call.high for call in calls), default=None)
         try:
-            layer, error = (None, 0.0) if reason else _to_pwlu(module, max_error, low, high)
+            if reason is not None:
+                raise ValueError(reason)
+            layer, error = _to_pwlu(module, max_error, low, high)
         except ValueError as problem:
-            reason = str(problem)
-        if reason:
-            report.kept.append(Kept(path, kind, reason))
+            report.kept.append(Kept(path, kind, str(problem)))
             continue
         setattr(parent, name, layer)
         added = sum(p.numel() for p in layer.parameters())
@@ -90,7 +90,7 @@ def _to_pwlu(
 ) -> tuple[PWLU, float]:
     layer, error = to_pwlu(module, max_error=max_error)
     left, right = layer.bounds
-    if low is None or (low >= left and high <= right):
+    if low is None or high is None or (low >= left and high <= right):
         return layer, error
     # Beyond the bounds the PWLU goes on in straight lines; the function may not.
     given, made = _Rows(module), _Rows(layer)
@@ -123,7 +123,7 @@ class _Chains(TorchFunctionMode):
     """Records which module's output is another's only input, while it is entered.
 
     Args:
-        model: What is going to be run.
+        model: The model that is going to be run.
         watched: The classes that matter.
     """
 
@@ -145,7 +145,7 @@ class _Chains(TorchFunctionMode):
                 ]
         return super().__enter__()
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
         for handle in self._handles:
             handle.remove()
@@ -167,7 +167,13 @@ class _Chains(TorchFunctionMode):
         if id(x) in self._made:
             self._uses[id(x)] = self._uses.get(id(x), 0) + 1
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable,
+        types: Sequence[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         if not self._depth and getattr(func, '__name__', '') not in ('__get__', 'dim', 'size'):
             for value in (*args, *kwargs.values()):
@@ -190,8 +196,9 @@ class _Chains(TorchFunctionMode):
             producer = producers.pop() if len(producers) == 1 else None
             consumers = {c for p, c in self.pairs if p is producer}
             calls = sum(c is consumer for _, c in self.pairs)
-            alone = consumers == {consumer} and made.count(producer) == calls
-            if producer is not None and producer not in shared and alone:
+            if producer is None or producer in shared:
+                continue
+            if consumers == {consumer} and made.count(producer) == calls:
                 found[producer] = consumer
         return found
 
@@ -209,14 +216,15 @@ def fold_batch_norms(model: nn.Module, example: Any) -> list[str]:
     Returns:
         Paths of the BatchNorms that were folded.
     """
-    norms = (nn.modules.batchnorm._BatchNorm,)  # MMEngine has classes of its own for SyncBN's
     paths = {id(module): path for path, module in model.named_modules()}
-    chains = _Chains(model, (*_CONVOLUTIONS, *_TRANSPOSED, *norms, PWLU))
+    chains = _Chains(model, (*_CONVOLUTIONS, *_TRANSPOSED, _BatchNorm, PWLU))
     with evaluating(model), chains:
         following = chains.following(_tensors(_evaluate(model, example)))
     folded = []
     for module, norm in following.items():
-        if isinstance(norm, norms) and _foldable(module) and norm.running_mean is not None:
+        if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+            continue
+        if isinstance(module, (*_CONVOLUTIONS, *_TRANSPOSED)) and _plain(module):
             training = module.training
             transposed = isinstance(module, _TRANSPOSED)
             fused = fuse_conv_bn_eval(module.eval(), norm.eval(), transpose=transposed)
@@ -224,7 +232,7 @@ def fold_batch_norms(model: nn.Module, example: Any) -> list[str]:
             _replace(model, norm, nn.Identity())
             folded.append(norm)
     for norm, act in following.items():
-        if not isinstance(norm, norms) or not isinstance(act, PWLU) or norm in folded:
+        if not isinstance(norm, _BatchNorm) or not isinstance(act, PWLU) or norm in folded:
             continue
         if norm.running_mean is not None:
             _replace(model, act, act.fold_affine(*_affine(norm)))
@@ -233,16 +241,18 @@ def fold_batch_norms(model: nn.Module, example: Any) -> list[str]:
     return [paths[id(norm)] for norm in folded]
 
 
-def _foldable(module: nn.Module) -> bool:
-    """Whether a convolution is a plain one: not standardised, parametrised or grouped backwards."""
-    plain = next((c for c in (*_CONVOLUTIONS, *_TRANSPOSED) if isinstance(module, c)), None)
-    if plain is None or type(module).forward is not plain.forward or is_parametrized(module):
+def _plain(module: _ConvNd) -> bool:
+    """Whether a convolution is not standardised, parametrised or grouped backwards."""
+    plain = next(c for c in (*_CONVOLUTIONS, *_TRANSPOSED) if isinstance(module, c))
+    if type(module).forward is not plain.forward or is_parametrized(module):
         return False
     return plain in _CONVOLUTIONS or module.groups == 1
 
 
-def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     """Scale and shift of a BatchNorm in evaluation, in float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     mean, var = norm.running_mean.double(), norm.running_var.double()
     scale = (var + norm.eps).rsqrt()
     if norm.weight is not None:

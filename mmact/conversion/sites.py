@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from .dry_run import Call, DryRun
+from .dry_run import Call, DryRun, FunctionalSite
 from .kinds import REPLACES, STAYS, Original, kind_of, original_of
 from .report import Kept
 from .rewrite import Own, Position, call_site, written_calls
@@ -25,8 +25,8 @@ class Site:
 
     Args:
         path: Where the activation will stand.
-        original: What is there now.
-        calls: What the dry run saw; empty if it did not come here.
+        original: The function there now.
+        calls: Calls that the dry run saw; empty if it did not come here.
         slots: The children that it replaces, all by one module; empty for calls that are rewritten.
         caller: The module whose calls are rewritten.
         own: The rewritten calls.
@@ -61,7 +61,7 @@ class Site:
 
 
 class Selection:
-    """What ``include``, ``exclude`` and ``replaces`` say of a path.
+    """The choice that ``include``, ``exclude`` and ``replaces`` make among paths.
 
     Args:
         model: The model.
@@ -146,14 +146,15 @@ def _patterns(name: str, given: Iterable[str | type] | str | type) -> list[re.Pa
         ) from None
 
 
-def slots_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
-    """(path, parent, name, module) of every activation module, wherever it is registered."""
+def slots_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, nn.Module, str]]:
+    """(path, parent, name, module, kind) of every activation, wherever it is registered."""
     for path, parent in model.named_modules():
         if kind_of(parent) is not None:
             continue  # what an activation is made of
         for name, module in parent._modules.items():
-            if module is not None and kind_of(module) is not None:
-                yield f'{path}.{name}' if path else name, parent, name, module
+            kind = None if module is None else kind_of(module)
+            if module is not None and kind is not None:
+                yield f'{path}.{name}' if path else name, parent, name, module, kind
 
 
 def separate(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
@@ -163,7 +164,7 @@ def separate(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
         (parent, name, module) of the places that were changed, to undo it.
     """
     owners: dict[int, list[tuple[nn.Module, str, nn.Module]]] = {}
-    for _, parent, name, module in slots_of(model):
+    for _, parent, name, module, _ in slots_of(model):
         owners.setdefault(id(module), []).append((parent, name, module))
     changed = []
     for slots in owners.values():
@@ -219,15 +220,14 @@ class _Finder:
 
     def modules(self) -> None:
         """The sites of activation modules."""
-        found: dict[int, tuple[nn.Module, list[tuple[str, Slot]]]] = {}
-        for path, parent, name, module in slots_of(self.model):
-            found.setdefault(id(module), (module, []))[1].append((path, (parent, name)))
-        for module, places in found.values():
-            kind = kind_of(module)
+        found: dict[int, tuple[nn.Module, str, list[tuple[str, Slot]]]] = {}
+        for path, parent, name, module, kind in slots_of(self.model):
+            found.setdefault(id(module), (module, kind, []))[2].append((path, (parent, name)))
+        for module, kind, places in found.values():
             learned = type(module).__module__.startswith('mmact.')
             reasons = [self.selection.reason(path, kind, learned) for path, _ in places]
-            if any(reasons):
-                reason = next(filter(None, reasons))
+            reason = next(filter(None, reasons), None)
+            if reason is not None:
                 self.kept.append(Kept(places[0][0], kind, reason))
                 continue
             self._module(module, [slot for _, slot in places])
@@ -316,14 +316,14 @@ class _Finder:
             if self.selection.wants(site.kind):
                 self._function(position, site)
 
-    def _function(self, position: Position | None, site) -> None:
+    def _function(self, position: Position | None, site: FunctionalSite) -> None:
         calls = list(site.calls.values())
         caller = calls[0].caller
         path = '' if caller is None else self.paths[id(caller)]
         place = '' if position is None else str(position)
         written = None if caller is None else call_site(caller, position)
-        reason = None
-        if written is None:
+        reason = ''
+        if caller is None or position is None or written is None:
             reason = 'not in a method of a module of the model whose source is there'
         elif not written.result_used:
             reason = 'the result is not used: it works in place'
@@ -331,7 +331,7 @@ class _Finder:
             reason = 'called with different arguments'
         elif any(call.channels is None for call in calls):
             reason = 'which dimension its channels are is not known: perhaps no feature map'
-        if reason is not None:
+        if reason or caller is None or position is None:
             self.kept.append(Kept(path, site.kind, reason, place, True))
             return
         stem = site.kind.lower()

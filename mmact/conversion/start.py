@@ -56,10 +56,8 @@ def activation_class(act_cfg: Mapping[str, Any]) -> type[nn.Module]:
         )
     kind = act_cfg['type']
     if isinstance(kind, str):
-        own = layers().get(kind.removeprefix('mmact.'))
-        if own is None and kind in STANDARD:
-            own = STANDARD[kind].cls
-        kind = own or _registered(kind)
+        standard = STANDARD[kind].cls if kind in STANDARD else None
+        kind = layers().get(kind.removeprefix('mmact.')) or standard or _registered(kind)
     if not isinstance(kind, type) or not issubclass(kind, nn.Module):
         raise TypeError(f'convert: act_cfg names {kind!r}, which is not a module')
     if issubclass(kind, Maxout):
@@ -126,7 +124,7 @@ class Starter:
         Raises:
             ValueError: If the activation does not take such an input.
         """
-        where = {}
+        where: dict[str, Any] = {}
         if self.per_channel and channels is not None:
             where['num_channels'] = channels
             # FReLU has no choice.
@@ -147,10 +145,9 @@ class Starter:
         if issubclass(self.cls, PWLU):
             if original.name == 'relu':
                 return [{}]
-            options = [dict(init=original.init)]
             if slope is None:
-                options = [dict(init=original.init, bounds=(-b, b)) for b in _BOUNDS]
-            return options
+                return [dict(init=original.init, bounds=(-b, b)) for b in _BOUNDS]
+            return [dict(init=original.init)]
         if issubclass(self.cls, PAU):
             return [dict(init=original.init)]
         if original.kind == 'ReLU6' and issubclass(self.cls, SReLU):
@@ -163,7 +160,7 @@ class Starter:
         if issubclass(self.cls, (DyReLUA, DyReLUB, DyReLUC)):
             gamma = self.given.get('gamma', 1 / 3) if issubclass(self.cls, DyReLUC) else 1.0
             slopes = [1.0] + [slope] * (self.given.get('K', 2) - 1)
-            options = dict(alphas=[s / gamma for s in slopes])
+            options: dict[str, Any] = dict(alphas=[s / gamma for s in slopes])
             if gamma != 1:
                 options.update(lambda_a=1 / gamma, lambda_b=0.5 / gamma)
             return [options]
@@ -225,9 +222,11 @@ class Starter:
     ) -> float | None:
         # All of the range, and the part of it where functions bend.
         near = [min(max(end, self.low), self.high) for end in (-_BOUNDS[-1], _BOUNDS[-1])]
-        ends = ((self.low, self.high), near)
-        x = [torch.linspace(*pair, _SAMPLES + 1, dtype=torch.float64) for pair in ends]
-        x = torch.cat([*x, torch.zeros(1, dtype=torch.float64).clamp(self.low, self.high)])
+        wide, narrow = (
+            torch.linspace(low, high, _SAMPLES + 1, dtype=torch.float64)
+            for low, high in ((self.low, self.high), near)
+        )
+        x = torch.cat([wide, narrow, wide.new_zeros(1).clamp(self.low, self.high)])
         function = self.original.function
         if isinstance(function, ChannelActivation):  # one that was learned stands there
             channels = channels or function.num_channels or function.num_functions

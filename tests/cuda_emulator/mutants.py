@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Breaks what only the CUDA kernels have, one thing at a time, and sees the emulated tests fail.
+"""Breaks CUDA's own code, and the formulas, one thing at a time, and sees the emulated tests fail.
 
 python tests/cuda_emulator/mutants.py [NUMBER ...] takes about a minute for each. The objects of a
 mutant are linked first, so that its templates are those that count.
@@ -19,6 +19,8 @@ import build
 
 ENGINE, PLAN, SAMPLES = 'cuda/engine.cuh', 'cuda/plan.h', 'cuda/samples.cuh'
 KERNELS, DYRELU, TABLES = 'cuda/kernels_float.cu', 'cuda/dyrelu.cu', 'cuda/tables.cu'
+PWLU, PAU, CPAB = 'formulas/pwlu.h', 'formulas/pau.h', 'formulas/cpab.h'
+LINEAR = 'formulas/piecewise_linear.h'
 # (file, what is there, what takes its place, source to build anew).
 MUTANTS = [
     (ENGINE, '/ A::kWidth * kVector;', '/ A::kWidth * kVector + 1;', KERNELS),
@@ -48,6 +50,25 @@ MUTANTS = [
     (TABLES, 'entry % groups', 'entry % (groups + 1)', TABLES),
     (TABLES, '  }\n  __syncthreads();\n}', '  }\n}', TABLES),
     ('cuda/cpab_table.cu', 'work(k);\n    __syncthreads();', 'work(k);', 'cuda/cpab_table.cu'),
+    # Formulas, which the CPU's kernels have in common.
+    (PWLU, 'k < last, k, last', 'k < last, k, last - S::set(1)', KERNELS),
+    (PWLU, 'x >= upper, last', 'x > upper, last', KERNELS),
+    (PWLU, 'x < lower, S::set(-1)', 'x <= lower, S::set(-1)', KERNELS),
+    (PWLU, 'gy * (x - left_edge(k))', 'gy * x', KERNELS),
+    (PWLU, 'share + (k - n) * s0(k)', 'share + k * s0(k)', TABLES),
+    (PWLU, 'carried + s0(k) - share', 'carried + s0(k)', TABLES),
+    (PWLU, 'crossed ? left + kPwluMinWidth : right,', 'right,', TABLES),
+    (PAU, 'da, -da', 'da, da', KERNELS),
+    (PAU, 'S::fma(w, dp, minus_wf * da)', 'S::fma(w, dp, -minus_wf * da)', KERNELS),
+    (PAU, 'is_far(x, lane)) S::put', 'false) S::put', KERNELS),
+    (PAU, 'negative ? -sum : sum', 'sum', TABLES),
+    (LINEAR, 'passed = x >= rows.at(s);  // false', 'passed = x > rows.at(s);  // false', KERNELS),
+    (LINEAR, 'terms[1] = gy * x', 'terms[1] = gy', KERNELS),
+    (LINEAR, 'sums(2 * s + 1)', 'sums(2 * s)', TABLES),
+    (CPAB, 'terms[1] = gt * z * g * h', 'terms[1] = gt * z * g', KERNELS),
+    (CPAB, 'x >= breakpoints.at(next)', 'x > breakpoints.at(next + 1)', KERNELS),
+    (CPAB, 'gx = gy * bounded(point.t) * M::normal_pdf(x)', 'gx = gy * bounded(point.t)', KERNELS),
+    ('formulas/storage.h', 'magnitude >= 0x400', 'magnitude >= 0x800', KERNELS),
 ]
 
 

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every activation that a config can name, and the list of them."""
+"""Rules for every activation that a config can name, and the list of them."""
 
 import copy
 import dataclasses
@@ -291,7 +291,7 @@ def test_compiles_as_one_graph(name):
 
 
 def test_layers_are_found_by_themselves():
-    """What the package exports is in the list: nobody has to remember it."""
+    """Every activation that the package exports is in the list: nobody has to remember it."""
     exported = {
         name
         for name in mmact.activations.__all__

@@ -65,7 +65,7 @@ def test_one_nan_stays_one(name):
 
 
 def kat(x, numerator, denominator):
-    """What KAT's Triton kernel computes of (B, L, C), numerator (1, 6) and denominator (G, 4)."""
+    """KAT's Triton kernel on (B, L, C), numerator (1, 6) and denominator (G, 4)."""
     size = x.size(-1) // denominator.size(0)
     y = torch.empty_like(x)
     for c in range(x.size(-1)):

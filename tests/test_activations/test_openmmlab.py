@@ -134,7 +134,7 @@ def test_torch_compile_of_a_conv_module():
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=str)
 def test_traced_conv_module(memory_format):
-    """What torch.compile makes of it before code is generated, in evaluation, too."""
+    """The graph of torch.compile before code is generated, in evaluation too."""
     compare_compiled('aot_eager', memory_format, evaluate=True)
 
 

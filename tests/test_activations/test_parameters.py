@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What frameworks do to parameters by dimension, class or entry changes no activation's function.
+"""Changes of parameters by dimension, class or entry leave every activation its function.
 
 The rule: an activation's own parameters are 1-D with an element or more, none of its children is
 an nn.Linear, every buffer is in the state dict, and no Python attribute decides a value.

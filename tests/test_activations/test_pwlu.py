@@ -532,7 +532,7 @@ def test_meta_device(phase):
 
 
 def test_built_on_meta_and_filled_later():
-    """How large models are made: no memory, then to_empty() and a checkpoint."""
+    """Large models are made without memory, then by to_empty() and a checkpoint."""
     with torch.device('meta'):
         model = nn.Sequential(nn.Conv2d(3, 4, 1), PWLU())
     assert {t.device.type for t in model.state_dict().values()} == {'meta'}

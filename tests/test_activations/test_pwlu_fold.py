@@ -66,7 +66,7 @@ def test_fold_affine_of_a_layer_wise_function_by_channel():
 
 @pytest.mark.parametrize('num_groups', [None, 1])
 def test_fold_affine_of_a_batch_norm(num_groups):
-    """What deployment does: conv, BN, PWLU become conv, PWLU."""
+    """In deployment conv, BN, PWLU become conv, PWLU."""
 
     def batch(number):
         return random_tensor((8, 4, 5, 5), torch.float32, seed=number) * (1 + number) + number

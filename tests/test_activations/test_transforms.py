@@ -185,7 +185,7 @@ def test_second_derivatives(name):
 
 @every
 def test_gradient_penalty(name):
-    """What a step with a penalty gives is the derivative of the penalty by differences."""
+    """The gradient of a penalty is its derivative by differences."""
     act = build(name)
     function, parameters = called(act)
     x = inputs((2, CHANNELS, 2, 2))
@@ -214,7 +214,7 @@ def test_gradient_penalty(name):
 
 @every
 def test_first_derivatives_of_both_ways(name):
-    """What backward gives with create_graph=True is what it gives without."""
+    """Backward gives the same with create_graph=True as without."""
     act = build(name)
     x = inputs().requires_grad_()
     targets = [x, *act.parameters()]

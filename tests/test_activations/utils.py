@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of the activation layers share."""
+"""Parts that the tests of the activation layers share."""
 
 import torch
 from test_ops.utils import PWLU_PARAMETERS, make_parameters
@@ -27,7 +27,7 @@ def make_pwlu(channels: int = 4, seed: int = 0, **kwargs) -> PWLU:
 
 
 def expected_output(act: PWLU, x: Tensor) -> Tensor:
-    """What the function of act's parameters, as they are now, gives in float64."""
+    """The function of act's parameters, as they are now, in float64."""
     values = [p.detach().double() for p in act._parameters_in_order()]
     dim = 1 if act.channel_dim is None else act.channel_dim
     return reference.pwlu(x.detach().double(), *values, channel_dim=dim)

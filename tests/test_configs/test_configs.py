@@ -304,7 +304,7 @@ def outputs_of(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize('path', sorted(set(CONFIGS) - set(TRAINED)), ids=name_of)
 def test_gradients_reach_everything_when_small(path, data, tmp_path):
-    """What a training does, without data, losses and evaluation; its baseline has them all."""
+    """A training without data, losses and evaluation; its baseline has them all."""
     cfg = load_small(path, data, tmp_path)
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     model.init_weights()

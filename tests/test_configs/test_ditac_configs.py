@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the configs of configs/ditac say; that they train is tested with all others."""
+"""Contents of the configs of configs/ditac; that they train is tested with all others."""
 
 import re
 

@@ -57,12 +57,12 @@ COMBINATIONS = {
 
 
 def _short(path: Path) -> str:
-    """What is special in the name of a config: `mobilenetv2-relu_irhead-relu`."""
+    """The special part of a config's name: `mobilenetv2-relu_irhead-relu`."""
     return path.stem.removeprefix('td-hm_').removesuffix('_8xb64-210e_coco-256x192')
 
 
 def _kinds(path: Path) -> tuple[str, str]:
-    """What the name says of backbone and head; both the same in the demo."""
+    """Backbone and head by the name; both the same in the demo."""
     words = path.stem.replace('_', '-').split('-')
     named = [word for word in words if word in KINDS] or ['relu']
     return (named[0], named[-1]) if 'v3' not in path.stem or len(named) > 1 else ('', named[0])

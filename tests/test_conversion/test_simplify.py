@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What is folded and turned into PWLUs for deployment: the outputs stay."""
+"""Folding and turning into PWLUs for deployment: the outputs stay."""
 
 import copy
 

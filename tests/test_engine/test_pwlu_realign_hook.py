@@ -104,7 +104,7 @@ def test_optimizer_leaves_parameters_alone_in_phase_1(tmp_path, optimizer):
 
 
 def test_without_the_hook_weight_decay_would_move_idle_parameters(tmp_path):
-    # What the test above protects against: zero gradients alone do not stop an optimizer.
+    # The test above protects against this: zero gradients alone do not stop an optimizer.
     runner = build_runner(tmp_path, 'iter', 2)
     layers = pwlu_layers(runner.model)
     for layer in layers.values():

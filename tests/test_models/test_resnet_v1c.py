@@ -18,7 +18,7 @@ from mmact.activations import PWLU, FReLU
 from mmact.models.backbones.resnet_v1c import BasicBlock, Bottleneck, ResNetV1c
 from mmact.registry import MODELS
 
-# What MMSegmentation's own configs set.
+# As MMSegmentation's own configs have it.
 DILATED = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract_dilation=True)
 CONTEXT = dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3')
 NON_LOCAL = dict(cfg=dict(type='NonLocal2d', use_scale=False), position='after_conv1')

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every CPAB transformation, over velocities, domains, numbers of cells and x."""
+"""Properties of every CPAB transformation, over velocities, domains, numbers of cells and x."""
 
 import pytest
 import torch

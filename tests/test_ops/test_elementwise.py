@@ -327,7 +327,7 @@ def test_non_finite_parameters(name, layout, bad, device):
             assert results[0].select(dim, 5).isnan().any()
 
 
-# What lies in memory ------------------------------------------------------------------------------
+# Layouts in memory --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('name', SOME_CASES)

@@ -67,10 +67,12 @@ def test_mmengine_counts_the_same(cls):
         if isinstance(module, nn.BatchNorm2d):  # which MMEngine counts and PyTorch does not
             module.forward = lambda x: x
     x = torch.randn(B, 3, H, W)
-    analyzer = analysis.FlopAnalyzer(model, (x,))
-    analyzer.unsupported_ops_warnings(False).tracer_warnings('none')
-    assert analyzer.total() == counted(model, x)
-    assert not [name for name in analyzer.unsupported_ops() if name.startswith('mmact')]
+    for kind in (analysis.ActivationAnalyzer, analysis.FlopAnalyzer):
+        analyzer = kind(model, (x,))
+        analyzer.unsupported_ops_warnings(False).tracer_warnings('none')
+        total = analyzer.total()
+        assert not [name for name in analyzer.unsupported_ops() if name.startswith('mmact')]
+    assert total == counted(model, x)  # the second's
 
 
 def test_a_detector():

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""What `make demo-seg` does, from the training to the pictures, on a few tiny streets."""
+"""`make demo-seg`, from the training to the pictures, on a few tiny streets."""
 
 import importlib.util
 import re
@@ -50,7 +50,7 @@ def _train(monkeypatch, config: Path, work_dir: Path, root: Path) -> None:
 def test_demo(act, streets, tmp_path, monkeypatch):
     config = ROOT / f'configs/demo/pspnet_{act}_mini-cityscapes.py'
     _train(monkeypatch, config, tmp_path, streets)
-    # What the script leaves behind after the training; it does not repeat a finished one.
+    # The script leaves this behind after the training; it does not repeat a finished one.
     (tmp_path / 'finished').touch()
     result = subprocess.run(
         [ROOT / 'tools/demo.sh', sys.executable, config, tmp_path, 'demo-seg'],

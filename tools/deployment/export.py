@@ -102,7 +102,7 @@ def simplified(model: nn.Module, shape: tuple[int, int], max_error: float) -> nn
 
 
 def inputs_of(model: nn.Module, batches: Sequence[Any]) -> dict[str, list[Tensor]]:
-    """What each part of a model sees while it predicts."""
+    """Inputs of each part of a model while it predicts."""
     seen: dict[str, list[Tensor]] = {}
     parts = parts_of(model)
 

@@ -199,7 +199,7 @@ def _random(cfg: Any) -> Any:
 
 
 def features(model: nn.Module, example: Any) -> list[Tensor] | None:
-    """What a detector's backbone and neck make of an image, which no choice of boxes cuts."""
+    """Outputs of a detector's backbone and neck, which no choice of boxes cuts."""
     if not hasattr(model, 'extract_feat') or type(model).__module__.split('.')[0] != 'mmdet':
         return None
     torch.manual_seed(1)
@@ -350,7 +350,7 @@ def convert_and_train(name: str, candidate: str, pwlu_only: bool) -> dict[str, A
     result['error'] = max((r.error for r in report.replaced if r.error is not None), default=None)
     result['keys lost'] = sorted(keys - set(model.state_dict()))
     after = step(model, example)
-    # What stands in a frozen stage is frozen with it.
+    # An activation in a frozen stage is frozen with it.
     added = [n for n, p in model.named_parameters() if n not in keys and p.requires_grad]
     if 'failed' in before or 'failed' in after:
         result['step'] = dict(before=before.get('failed'), after=after.get('failed'))
@@ -359,7 +359,7 @@ def convert_and_train(name: str, candidate: str, pwlu_only: bool) -> dict[str, A
         learned = {n.rpartition('.')[0] for n in before['got']}
 
         def learns(name: str) -> bool:
-            """Whether what an activation stands in got a gradient before there was one."""
+            """Whether an activation's parent got a gradient before the activation was there."""
             block = name.rsplit('.', 2)[0] + '.'
             return any((module + '.').startswith(block) for module in learned)
 

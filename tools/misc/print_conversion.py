@@ -50,7 +50,7 @@ def converted(result: dict[str, Any]) -> bool:
 
 
 def trained(result: dict[str, Any]) -> str:
-    """What the column "step" says."""
+    """Text of the column "step"."""
     step = result['step']
     if 'way' not in step:
         return 'does not run here'
