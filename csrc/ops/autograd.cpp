@@ -52,8 +52,7 @@ struct Differentiable : torch::autograd::Function<Differentiable> {
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
-    const auto& about =
-        *reinterpret_cast<const Differentiation*>(ctx->saved_data["about"].toInt());
+    const auto& about = *reinterpret_cast<const Differentiation*>(ctx->saved_data["about"].toInt());
     const auto places = ctx->saved_data["places"].toIntVector();
     const variable_list tensors = ctx->get_saved_variables();
     torch::jit::Stack stack{grads[0]};

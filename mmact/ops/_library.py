@@ -176,7 +176,8 @@ def define_elementwise(
 
     def run_backward(ctx: Any, grad: Tensor):
         suffix = 'bwd_differentiable' if torch.is_grad_enabled() else 'bwd'
-        found = getattr(torch.ops.mmact, f'{name}_{suffix}')(grad, *ctx.saved_tensors, *ctx.settings)
+        op = getattr(torch.ops.mmact, f'{name}_{suffix}')
+        found = op(grad, *ctx.saved_tensors, *ctx.settings)
         given: list[Tensor | None] = [None] * (num_tensors + len(ctx.settings))
         for i, g in zip(targets, found, strict=True):
             if ctx.needs_input_grad[i]:

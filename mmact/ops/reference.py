@@ -517,9 +517,7 @@ def dyrelu_squeeze_bwd(
     return gx, (x.to(grad_logits.dtype) * grad_logits).sum(others).to(weight.dtype)
 
 
-def acon(
-    x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1
-) -> Tensor:
+def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1) -> Tensor:
     """ACON-C, Eq. 5 of Ma et al., 2021. See :func:`mmact.ops.acon`."""
     value = x.to(opmath_dtype(x.dtype))
     p1, p2, beta = (_per_group(p.to(value.dtype), x, channel_dim) for p in (p1, p2, beta))
@@ -533,7 +531,7 @@ def acon(
 
 def acon_bwd(
     grad: Tensor, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Gradients of :func:`acon`: those of x, p1, p2 and beta."""
     dtype, groups = opmath_dtype(x.dtype), p1.numel()
     value, gy = x.to(dtype), grad.to(dtype)
@@ -557,9 +555,7 @@ def acon_bwd(
     return gx.to(x.dtype), *(s.to(p.dtype) for s, p in zip(sums, (p1, p2, beta), strict=True))
 
 
-def xielu(
-    x: Tensor, raw_p: Tensor, raw_n: Tensor, beta: float, channel_dim: int = 1
-) -> Tensor:
+def xielu(x: Tensor, raw_p: Tensor, raw_n: Tensor, beta: float, channel_dim: int = 1) -> Tensor:
     """xIELU of Huang and Schlag, 2024. See :func:`mmact.ops.xielu`."""
     value = x.to(opmath_dtype(x.dtype))
     alpha_p, excess = (
@@ -574,7 +570,7 @@ def xielu(
 
 def xielu_bwd(
     grad: Tensor, x: Tensor, raw_p: Tensor, raw_n: Tensor, beta: float, channel_dim: int = 1
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Gradients of :func:`xielu`: those of x, raw_p and raw_n."""
     dtype, groups = opmath_dtype(x.dtype), raw_p.numel()
     value, gy = x.to(dtype), grad.to(dtype)
@@ -583,7 +579,8 @@ def xielu_bwd(
     below = value.clamp(max=0)
     bent = torch.expm1(below)
     gx = gy * (beta + torch.where(value > 0, 2 * alpha_p * value, (beta + excess) * bent))
-    terms = (torch.where(value > 0, gy * value**2, 0), torch.where(value > 0, 0, gy * (bent - below)))
+    above = value > 0
+    terms = (torch.where(above, gy * value**2, 0), torch.where(above, 0, gy * (bent - below)))
     found = (
         (_group_sum(term, groups, channel_dim) * torch.sigmoid(raw)).to(p.dtype)
         for term, raw, p in zip(terms, raws, (raw_p, raw_n), strict=True)

@@ -23,7 +23,9 @@ define_elementwise(
 )
 
 
-def xielu(x: Tensor, raw_p: Tensor, raw_n: Tensor, beta: float = 0.5, channel_dim: int = 1):
+def xielu(
+    x: Tensor, raw_p: Tensor, raw_n: Tensor, beta: float = 0.5, channel_dim: int = 1
+) -> Tensor:
     """xIELU: ``alpha_p x^2 + beta x``, up to 0 ``alpha_n (exp(x) - 1 - x) + beta x``.
 
     alpha_p = softplus(raw_p) and alpha_n = beta + softplus(raw_n).

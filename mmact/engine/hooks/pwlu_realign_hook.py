@@ -33,13 +33,12 @@ class PWLURealignHook(Hook):
     Phase I, the epochs or iterations 0 to ``phase1 - 1``: the layers are ReLU, collect the mean and
     standard deviation of their input (Eq. 5), and no optimizer changes their parameters, whatever
     its momentum, weight decay or parameter groups. Phase II begins at T' = ``phase1``, before the
-    first forward of that epoch or iteration: the parameters are reset (Eq. 6), their optimizer state
-    cleared and the copies that an EMAHook keeps set
-    to the same values. After every optimizer step of phase II bounds that met or crossed are moved
-    apart.
+    first forward of that epoch or iteration: the parameters are reset (Eq. 6), their optimizer
+    state cleared and the copies that an EMAHook keeps set to the same values. After every optimizer
+    step of phase II bounds that met or crossed are moved apart.
 
-    The mean and standard deviation of a batch are those over all ranks, whose means and mean squares
-    are pooled, so that they are right for maps of a few pixels too.
+    The mean and standard deviation of a batch are those over all ranks, whose means and mean
+    squares are pooled, so that they are right for maps of a few pixels too.
 
     The phase and the statistics live in the layers' buffers, so that a checkpoint holds all that
     matters. What is due is decided from them at the beginning of an epoch or iteration: a run that
