@@ -16,7 +16,7 @@ from .examples import Run, runs
 from .kinds import kind_of, original_of
 from .report import Kept, Replaced, Report
 from .rewrite import restore, rewrite, spec_of
-from .sites import Selection, Site, find_sites, put_back, separate
+from .sites import Selection, Site, apart, find_sites, put_back, separate
 from .start import ByWidth, Starter, activation_class
 
 
@@ -92,6 +92,7 @@ def convert(
     except BaseException:
         put_back(changed)
         raise
+    apart([(site, not isinstance(plan, Kept)) for site, plan in planned])
     installed: set[int] = set()
     for site, plan in planned:
         if isinstance(plan, Kept):
@@ -180,7 +181,9 @@ def _plan(
     """The activation for a site, not installed yet; or why there is none."""
 
     def kept(reason: str) -> Kept:
-        return Kept(site.path, site.original.kind, reason, site.place, site.function)
+        calls = site.own or site.moved
+        place = str(next(iter(calls), ''))
+        return Kept(site.path_before, site.original.kind, reason, place, site.function)
 
     calls = site.calls
     sizes = [call.map_size for call in calls if call.map_size is not None]
@@ -256,6 +259,8 @@ def _install(site: Site, act: nn.Module) -> None:
     like = site.calls[0].like if site.calls else _like(parent)
     dtype = like.dtype if like.dtype != torch.float16 or _half(parent) else torch.float32
     act.to(device=like.device, dtype=dtype).train(parent.training)
+    if any(call.changed for call in site.calls):
+        act.register_forward_pre_hook(_copy_input)
     around = list(parent.parameters())
     if around and not any(p.requires_grad for p in around):
         act.requires_grad_(False)  # a frozen stage
@@ -267,6 +272,11 @@ def _install(site: Site, act: nn.Module) -> None:
     if isinstance(parent, nn.TransformerEncoderLayer):
         # Its fast path has ReLU and GELU built in.
         parent.activation_relu_or_gelu = 0
+
+
+def _copy_input(act: nn.Module, args: tuple) -> tuple | None:
+    """Keeps what backward needs from the code that changes it in place later."""
+    return (args[0].clone(), *args[1:]) if args[0].requires_grad else None
 
 
 def _like(parent: nn.Module) -> Tensor:
