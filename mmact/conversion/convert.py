@@ -83,8 +83,8 @@ def convert(
     changed = separate(model) if sharing == 'site' else []
     try:
         dry = DryRun(model)
-        last, before = _observe(model, dry, ways, first_is_enough, report)
-        if example is not None and last is None:
+        last, before, ran = _observe(model, dry, ways, first_is_enough, report)
+        if example is not None and not ran:
             raise ValueError(f'convert: the model does not run on the example. {report.notes[-1]}')
         sites, report.kept, notes = find_sites(model, dry, selection, sharing)
         report.notes += notes
@@ -128,9 +128,13 @@ def _check(model: nn.Module, sharing: str, min_size: int, max_error: float | Non
 
 def _observe(
     model: nn.Module, dry: DryRun, ways: list[Run], first_is_enough: bool, report: Report
-) -> tuple[Run | None, list[Tensor]]:
-    """Runs the model; returns the last way in evaluation that worked, and its outputs."""
-    last, outputs, failures = None, [], []
+) -> tuple[Run | None, list[Tensor], bool]:
+    """Runs the model.
+
+    Returns:
+        The last way in evaluation that worked, its outputs, and whether any way worked.
+    """
+    last, outputs, failures, ran = None, [], [], False
     for way in ways:
         try:
             with evaluating(model, way.training), dry:
@@ -138,6 +142,7 @@ def _observe(
         except Exception as error:  # whatever a model raises on a made-up input
             failures.append(f'{way.name}: {type(error).__name__}: {error}'.partition('\n')[0])
             continue
+        ran = True
         if not way.training:
             last, outputs = way, _tensors(result)
         if first_is_enough:
@@ -146,13 +151,15 @@ def _observe(
     dry.complete = not failures and last is not None
     if failures:
         report.notes.append('A dry run failed. ' + '; '.join(failures))
-    return last, outputs
+    return last, outputs, ran
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
     """The floating-point tensors in a model's outputs."""
     if isinstance(outputs, Tensor):
         return [outputs.detach().clone()] if outputs.is_floating_point() else []
+    if hasattr(outputs, 'all_values'):  # samples and instances of MMEngine
+        outputs = outputs.all_values()
     if isinstance(outputs, Mapping):
         outputs = list(outputs.values())
     if isinstance(outputs, Sequence) and not isinstance(outputs, str):
