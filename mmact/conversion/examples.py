@@ -106,8 +106,8 @@ def _guesses(model: nn.Module) -> list[Run]:
     if isinstance(first, nn.Conv2d):
         # A stem sees images, all others see what a backbone makes of them.
         width = channels if isinstance(channels, int) else first.in_channels
-        sizes = _sizes(model, _SIZE, _IMAGENET) if width == 3 else [(32, 32)]
-        images = [_random(model, (1, width, *size)) for size in sizes]
+        squares = _sizes(model, _SIZE, _IMAGENET) if width == 3 else [(32, 32)]
+        images = [_random(model, (1, width, *square)) for square in squares]
         image = images[0]
         levels = [_random(model, (1, width, s, s)) for s in (32, 16, 8, 4, 2)]
         found = [

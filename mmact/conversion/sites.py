@@ -324,9 +324,9 @@ class _Finder:
             own = {position: Own(child, original.label, name)} if child != name else {}
             path, names = self.path(parent, child), [] if own else slots
             sites.append(Site(path, original, mine, names, parent, own))
-        for site, position in zip(sites, observed, strict=True):
-            if not site.own:
-                site.moved = {position: Own(self.new_name(parent, name), original.label, name)}
+        if not sites[0].own:
+            apart = Own(self.new_name(parent, name), original.label, name)
+            sites[0].moved = {observed[0]: apart}
         self.sites += sites
 
     def _runs_whole(self, parent: nn.Module) -> bool:

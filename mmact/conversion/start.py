@@ -168,8 +168,8 @@ class Starter:
         if issubclass(self.cls, AconC):
             # SiLU at p1 = 1, p2 = 0 and beta = 1, close to GELU and ReLU with larger betas.
             beta = 10.0 if slope is not None else 1.702 if 'GELU' in original.kind else 1.0
-            options = dict(p1=1.0, p2=slope or 0.0)
-            return [options if issubclass(self.cls, MetaAconC) else dict(options, beta=beta)]
+            switch = {} if issubclass(self.cls, MetaAconC) else dict(beta=beta)
+            return [dict(p1=1.0, p2=slope or 0.0, **switch)]
         if original.kind == 'ReLU6' and issubclass(self.cls, SReLU):
             return [dict(init=(0.0, 0.0, 6.0, 0.0))]
         if slope is None:
@@ -221,9 +221,11 @@ class Starter:
             scale = max(1.0, -self.low / 3, self.high / 3)
             with_b0 = getattr(module, 'version', 'A') == 'C'
             powers = torch.arange(module.m + 1), torch.arange(0 if with_b0 else 1, module.n + 1)
-            for values, power in zip((module.numerator, module.denominator), powers, strict=True):
-                values.view(-1, len(power)).mul_(scale**-power)
-            module.numerator.mul_(scale)
+            for name, factor, power in zip(
+                ('numerator', 'denominator'), (scale, 1), powers, strict=True
+            ):
+                values = module.get_parameter(name)
+                values.view(-1, len(power)).mul_(factor * scale**-power)
         elif isinstance(module, Mixture) and module.hull == 'affine':
             module.weight.fill_(slope)
         elif isinstance(module, FReLU) and slope == 0:
