@@ -19,11 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._arguments import integer
 from ._compat import TAGGED, register_autograd, register_fake
 from ._transforms import gradients, use_reference
-
-#: What the kernels are built for.
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 LIBRARY = torch.library.Library('mmact', 'DEF')
 
@@ -181,13 +179,6 @@ def define_elementwise(
     once_differentiable(name, differentiable)
 
 
-def check_dtype(name: str, x: Tensor) -> None:
-    """Raises a TypeError, in the name of an op, if x has a dtype without kernels."""
-    if x.dtype not in DTYPES:
-        names = ', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES)
-        raise TypeError(f'{name}: x must be a floating-point tensor of {names}, got {x.dtype}')
-
-
 def check_groups(name: str, x: Tensor, groups: int, channel_dim: int) -> int:
     """Raises a ValueError unless the channels of x can be shared by sets of parameters.
 
@@ -200,6 +191,7 @@ def check_groups(name: str, x: Tensor, groups: int, channel_dim: int) -> int:
     Returns:
         channel_dim counted from the front.
     """
+    channel_dim = integer(name, 'channel_dim', channel_dim)
     if groups == 1:
         return 0
     if not -x.dim() <= channel_dim < x.dim():
