@@ -27,10 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import reference
+from ..ops._arguments import number, positive
 from ..ops._library import dense
 from ..ops.acon import acon
 from ..ops.reference import opmath_dtype
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation
 
 
 class AconC(ChannelActivation):
@@ -80,12 +81,12 @@ class AconC(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
-        self._initial = {'p1': p1, 'p2': p2, 'beta': beta}
-        for name, value in self._initial.items():
-            if value is not None and not math.isfinite(value):
-                raise ValueError(
-                    f'{type(self).__name__}: {name} must be a finite number, got {value!r}'
-                )
+        owner = type(self).__name__
+        self._initial: dict[str, float | None] = {
+            name: None if value is None else number(owner, name, value)
+            for name, value in (('p1', p1), ('p2', p2))
+        }
+        self._initial['beta'] = number(owner, 'beta', beta)
         self._start()
 
     def build(self, num_functions: int) -> None:
@@ -151,10 +152,8 @@ class MetaAconC(AconC):
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        if not _positive_int(reduction):
-            raise ValueError(f'MetaAconC: reduction must be a positive integer, got {reduction!r}')
         nn.Module.__init__(self)
-        self.reduction = reduction
+        (self.reduction,) = positive(type(self).__name__, reduction=reduction)
         super().__init__(num_channels, p1=p1, p2=p2, channel_dim=channel_dim)
 
     def build(self, num_channels: int) -> None:

@@ -24,15 +24,15 @@ Where the paper leaves a choice, or errs:
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 
+from ..ops._arguments import choice, integer, number
 from ..ops.cpab import check_domain, cpab
 from ..ops.reference import opmath_dtype
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation
 
 #: The versions, and their default domains.
 DOMAINS: dict[str, tuple[float, float]] = {
@@ -150,35 +150,19 @@ class DiTAC(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
-        if version not in DOMAINS:
-            raise ValueError(
-                f'DiTAC: version must be one of {", ".join(map(repr, DOMAINS))}, got {version!r}'
-            )
-        if not _positive_int(num_cells) or num_cells < 2:
-            raise ValueError(f'DiTAC: num_cells must be an integer from 2 on, got {num_cells!r}')
-        if init not in ('zero', 'prior'):
-            raise ValueError(f"DiTAC: init must be 'zero' or 'prior', got {init!r}")
-        for name, value, low in (
-            ('negative_slope', negative_slope, -math.inf),
-            ('length_scale', length_scale, 0),
-            ('variance', variance, 0),
-        ):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value <= low:
-                kind = 'a finite number' if low < 0 else 'a positive number'
-                raise ValueError(f'DiTAC: {name} must be {kind}, got {value!r}')
-        self.domain = check_domain('DiTAC', DOMAINS[version] if domain is None else domain)
+        owner = type(self).__name__
+        self.version = choice(owner, 'version', version, DOMAINS)
+        self.num_cells = integer(owner, 'num_cells', num_cells, 2)
+        self.init = choice(owner, 'init', init, ('zero', 'prior'))
+        self.negative_slope = number(owner, 'negative_slope', negative_slope)
+        self.length_scale = number(owner, 'length_scale', length_scale, above=0)
+        self.variance = number(owner, 'variance', variance, above=0)
+        self.domain = check_domain(owner, DOMAINS[version] if domain is None else domain)
         if version == 'ge' and self.domain[0] != 0:
             raise ValueError(
-                f"DiTAC: the domain of version 'ge' must begin at 0, got {domain!r} (version "
+                f"{owner}: the domain of version 'ge' must begin at 0, got {domain!r} (version "
                 f"'gelu' takes any)"
             )
-        self.version = version
-        self.num_cells = num_cells
-        self.negative_slope = float(negative_slope)
-        self.init = init
-        self.length_scale = float(length_scale)
-        self.variance = float(variance)
         self._start()
 
     def build(self, num_functions: int) -> None:

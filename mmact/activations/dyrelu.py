@@ -31,9 +31,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._arguments import number, optional, positive, several
 from ..ops.dyrelu import dyrelu
 from ..ops.dyrelu_squeeze import dyrelu_squeeze
-from .base import ChannelActivation, ChannelsError, _positive_int, where
+from .base import ChannelActivation, ChannelsError, where
 
 
 class _DyReLU(ChannelActivation):
@@ -69,34 +70,21 @@ class _DyReLU(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, channel_dim=channel_dim)
-        sizes = dict(K=K, reduction=reduction)
-        if context_channels is not None:
-            sizes['context_channels'] = context_channels
-        for name, value in sizes.items():
-            if not _positive_int(value):
-                raise ValueError(
-                    f'{type(self).__name__}: {name} must be a positive integer, got {value!r}'
-                )
-        self.K, self.reduction, self.context_channels = K, reduction, context_channels
-        self.alphas = self._numbers('alphas', [1.0] + [0.0] * (K - 1) if alphas is None else alphas)
-        self.betas = self._numbers('betas', [0.0] * K if betas is None else betas)
-        self.lambda_a, self.lambda_b = lambda_a, lambda_b
-        self._numbers('lambda_a and lambda_b', [lambda_a, lambda_b], 2)
+        owner = type(self).__name__
+        self.K, self.reduction = positive(owner, K=K, reduction=reduction)
+        self.context_channels = optional(owner, 'context_channels', context_channels, 1)
+        K = self.K
+        alphas = [1.0] + [0.0] * (K - 1) if alphas is None else alphas
+        self.alphas = list(several(owner, 'alphas', alphas, K))
+        self.betas = list(several(owner, 'betas', [0.0] * K if betas is None else betas, K))
+        self.lambda_a = lambda_a = number(owner, 'lambda_a', lambda_a)
+        self.lambda_b = lambda_b = number(owner, 'lambda_b', lambda_b)
         # Eq. 4 with the residual 2 s - 1 is a line in s; for all coefficients at once, in the order
         # of Eq. 2: slopes, then intercepts.
         scale = [lambda_a] * K + [lambda_b] * K
         lowest = [a - s for a, s in zip(self.alphas + self.betas, scale, strict=True)]
         self._lines = [_runs(lowest), _runs([2 * s for s in scale])]
         self._start()
-
-    def _numbers(self, name: str, values: Sequence[float], count: int | None = None) -> list[float]:
-        values = [float(value) for value in values]
-        count = self.K if count is None else count
-        if len(values) != count or not all(map(math.isfinite, values)):
-            raise ValueError(
-                f'{type(self).__name__}: {name} must be {count} finite numbers, got {values}'
-            )
-        return values
 
     def _start(self) -> None:
         if self.num_channels is not None:
@@ -336,10 +324,9 @@ class DyReLUC(_DyReLU):
         gamma: float = 1 / 3,
         **kwargs,
     ) -> None:
-        for name, value in dict(temperature=temperature, gamma=gamma).items():
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f'{type(self).__name__}: {name} must be positive, got {value!r}')
-        self.temperature, self.gamma = temperature, gamma
+        owner = type(self).__name__
+        self.temperature = number(owner, 'temperature', temperature, above=0)
+        self.gamma = number(owner, 'gamma', gamma, above=0)
         super().__init__(num_channels, **kwargs)
 
     def build(self, num_channels: int) -> None:

@@ -24,7 +24,6 @@ Where the paper leaves a choice:
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -33,9 +32,10 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import pwlu
+from ..ops._arguments import number, positive, refuse, several
 from ..ops._compat import is_compiling
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation
 from .functions import Function, named_function
 
 _PHASES = ('learn', 'collect', 'fixed')  # a phase's index is what the phase_id buffer holds
@@ -121,26 +121,15 @@ class PWLU(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
-        if not _positive_int(num_intervals):
-            raise ValueError(
-                f'PWLU: num_intervals must be a positive integer, got {num_intervals!r}'
-            )
-        try:
-            left, right = (float(b) for b in bounds)
-        except (TypeError, ValueError):
-            left = right = math.nan
-        if not (math.isfinite(left) and math.isfinite(right) and right - left >= self.MIN_WIDTH):
-            raise ValueError(
-                f'PWLU: bounds must be two finite numbers, the left one smaller by '
-                f'{self.MIN_WIDTH} or more, got {bounds!r}'
-            )
-        if not isinstance(stat_momentum, (int, float)) or not 0 <= stat_momentum < 1:
-            raise ValueError(f'PWLU: stat_momentum must be in [0, 1), got {stat_momentum!r}')
-        self.num_intervals = num_intervals
-        self.bounds = (left, right)
+        owner = type(self).__name__
+        (self.num_intervals,) = positive(owner, num_intervals=num_intervals)
+        wanted = f'two finite numbers, the left one smaller by {self.MIN_WIDTH} or more'
+        self.bounds = left, right = several(owner, 'bounds', bounds, 2, wanted)
+        if right - left < self.MIN_WIDTH:
+            refuse(owner, 'bounds', wanted, bounds)
         self.init = init
-        self._function = named_function(init, 'PWLU')
-        self.stat_momentum = stat_momentum
+        self._function = named_function(init, owner)
+        self.stat_momentum = number(owner, 'stat_momentum', stat_momentum, 0, below=1)
         # A copy of the phase_id buffer that forward can read without waiting for a GPU. No value
         # depends on it.
         self._phase = 'learn'

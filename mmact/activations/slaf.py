@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import pau
+from ..ops._arguments import integer
 from ..ops.pau import MAX_ORDER
-from .base import Activation, _positive_int
+from .base import Activation
 
 
 def _relu_polynomial(degree: int) -> list[float]:
@@ -79,12 +80,8 @@ class SLAF(Activation):
 
     def __init__(self, *, degree: int = 3, inplace: bool = False) -> None:
         super().__init__()
-        if not _positive_int(degree) or degree >= MAX_ORDER:
-            raise ValueError(
-                f'SLAF: degree must be an integer from 1 to {MAX_ORDER - 1}, got {degree!r}'
-            )
-        self.degree = degree
-        self.coefficients = nn.Parameter(torch.tensor(_relu_polynomial(degree)))
+        self.degree = integer(type(self).__name__, 'degree', degree, 1, MAX_ORDER - 1)
+        self.coefficients = nn.Parameter(torch.tensor(_relu_polynomial(self.degree)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""

@@ -18,6 +18,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..ops._arguments import number
 from ..ops.xielu import xielu
 from .base import Activation
 
@@ -58,16 +59,10 @@ class XIELU(Activation):
         inplace: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, low in (
-            ('alpha_p', alpha_p, 0.0),
-            ('beta', beta, -math.inf),
-            ('alpha_n', alpha_n, beta),
-        ):
-            if not isinstance(value, (int, float)) or not low < value < math.inf:
-                raise ValueError(
-                    f'XIELU: {name} must be a finite number above {low}, got {value!r}'
-                )
-        self.beta = float(beta)
+        owner = type(self).__name__
+        self.beta = beta = number(owner, 'beta', beta)
+        alpha_p = number(owner, 'alpha_p', alpha_p, above=0)
+        alpha_n = number(owner, 'alpha_n', alpha_n, above=beta)
         self.alpha_p = nn.Parameter(torch.tensor([_softplus_inverse(alpha_p)]))
         self.alpha_n = nn.Parameter(torch.tensor([_softplus_inverse(alpha_n - beta)]))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..activations.base import _output_channels, _surrounding_channels
+from ..ops._arguments import choice, integer, number
 from .dry_run import DryRun, evaluating
 from .examples import Run, runs
 from .kinds import kind_of, original_of
@@ -118,12 +119,10 @@ def _check(model: nn.Module, sharing: str, min_size: int, max_error: float | Non
             f'convert: the model is itself an activation, {type(model).__name__}; convert the '
             f'module that holds it'
         )
-    if sharing not in ('site', 'module'):
-        raise ValueError(f"convert: sharing must be 'site' or 'module', got {sharing!r}")
-    if not isinstance(min_size, int) or isinstance(min_size, bool) or min_size < 0:
-        raise ValueError(f'convert: min_size must be an integer >= 0, got {min_size!r}')
-    if max_error is not None and not max_error >= 0:
-        raise ValueError(f'convert: max_error must be None or >= 0, got {max_error!r}')
+    choice('convert', 'sharing', sharing, ('site', 'module'))
+    integer('convert', 'min_size', min_size, 0)
+    if max_error is not None:
+        number('convert', 'max_error', max_error, 0, wanted='None or >= 0')
 
 
 def _observe(

@@ -19,11 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._arguments import integer, parameters
 from ._compat import TAGGED, register_autograd, register_fake
 from ._transforms import gradients, use_reference
-
-#: What the kernels are built for.
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 LIBRARY = torch.library.Library('mmact', 'DEF')
 
@@ -190,22 +188,21 @@ def define_elementwise(
     once_differentiable(name, differentiable)
 
 
-def check_dtype(name: str, x: Tensor) -> None:
-    """Raises a TypeError, in the name of an op, if x has a dtype without kernels."""
-    if x.dtype not in DTYPES:
-        names = ', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES)
-        raise TypeError(f'{name}: x must be a floating-point tensor of {names}, got {x.dtype}')
+def check_vectors(name: str, x: Tensor, **vectors: Tensor) -> int:
+    """Checks parameters that go with x, as _arguments.parameters does, and are of one length.
 
+    Returns:
+        The length.
 
-def check_vectors(name: str, **parameters: Tensor) -> int:
-    """Raises a ValueError unless an op's parameters are vectors of one length, which it returns."""
-    first = next(iter(parameters.values()))
-    for p in parameters.values():
+    Raises:
+        ValueError: If they are not vectors of one length.
+    """
+    parameters(name, x, **vectors)
+    first = next(iter(vectors.values()))
+    for p in vectors.values():
         if p.dim() != 1 or p.size(0) == 0 or p.shape != first.shape:
-            shapes = ', '.join(f'{key} {tuple(q.shape)}' for key, q in parameters.items())
-            raise ValueError(
-                f'{name}: {", ".join(parameters)} must have one shape (G,), got {shapes}'
-            )
+            shapes = ', '.join(f'{key} {tuple(q.shape)}' for key, q in vectors.items())
+            raise ValueError(f'{name}: {", ".join(vectors)} must have one shape (G,), got {shapes}')
     return first.size(0)
 
 
@@ -221,6 +218,7 @@ def check_groups(name: str, x: Tensor, groups: int, channel_dim: int) -> int:
     Returns:
         channel_dim counted from the front.
     """
+    channel_dim = integer(name, 'channel_dim', channel_dim)
     if groups == 1:
         return 0
     if not -x.dim() <= channel_dim < x.dim():

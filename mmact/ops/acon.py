@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import check_dtype, check_groups, check_vectors, define_elementwise
+from ._arguments import dense_floats
+from ._library import check_groups, check_vectors, define_elementwise
 from ._transforms import use_reference
 
 define_elementwise(
@@ -39,11 +40,11 @@ def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1) 
         which is 0 where the line that the gate chooses is 0.
 
     Raises:
-        TypeError: If x has another dtype.
-        ValueError: If shapes do not fit each other or x.
+        TypeError: If a tensor has another dtype or is not dense.
+        ValueError: If shapes or devices do not fit each other or x.
     """
-    check_dtype('acon', x)
-    groups = check_vectors('acon', p1=p1, p2=p2, beta=beta)
+    dense_floats('acon', 'x', x)
+    groups = check_vectors('acon', x, p1=p1, p2=p2, beta=beta)
     channel_dim = check_groups('acon', x, groups, channel_dim)
     if use_reference():
         return reference.acon(x, p1, p2, beta, channel_dim)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import check_dtype, check_groups, define_elementwise
+from ._arguments import dense_floats, parameters
+from ._library import check_groups, define_elementwise
 from ._transforms import use_reference
 
 
@@ -71,10 +72,13 @@ def piecewise_linear(
         function is continuous they have none of their own, but act through the offsets.
 
     Raises:
-        TypeError: If x has another dtype.
-        ValueError: If the shapes of the parameters do not fit each other or x.
+        TypeError: If x or a parameter has another dtype or is no dense tensor.
+        ValueError: If the shapes of the parameters do not fit each other or x, or a parameter is on
+            another device.
     """
-    check_dtype('piecewise_linear', x)
+    x = dense_floats('piecewise_linear', 'x', x)
+    tables = dict(breakpoints=breakpoints, slopes=slopes, offsets=offsets)
+    parameters('piecewise_linear', x, **tables)
     if breakpoints.dim() != 2 or 0 in breakpoints.shape:
         raise ValueError(
             f'piecewise_linear: breakpoints must have shape (G, S) with S >= 1, '

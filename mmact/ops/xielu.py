@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import check_dtype, check_groups, check_vectors, define_elementwise
+from ._arguments import dense_floats, number
+from ._library import check_groups, check_vectors, define_elementwise
 from ._transforms import use_reference
 
 define_elementwise(
@@ -42,11 +43,12 @@ def xielu(
         Tensor of x's shape, dtype and memory format. NaN gives NaN.
 
     Raises:
-        TypeError: If x has another dtype.
-        ValueError: If shapes do not fit each other or x.
+        TypeError: If a tensor has another dtype or is not dense.
+        ValueError: If shapes or devices do not fit each other or x.
     """
-    check_dtype('xielu', x)
-    groups = check_vectors('xielu', raw_p=raw_p, raw_n=raw_n)
+    dense_floats('xielu', 'x', x)
+    beta = number('xielu', 'beta', beta)
+    groups = check_vectors('xielu', x, raw_p=raw_p, raw_n=raw_n)
     channel_dim = check_groups('xielu', x, groups, channel_dim)
     if use_reference():
         return reference.xielu(x, raw_p, raw_n, beta, channel_dim)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from mmact.ops._arguments import positive
 from mmact.ops._compat import uncompiled, unravel_index
 
 from .layers import Modules, channels_first, scalar_activations
@@ -41,8 +42,7 @@ class InputRecorder:
     """
 
     def __init__(self, model: Modules, max_values: int = 1024) -> None:
-        if max_values < 1:
-            raise ValueError(f'InputRecorder: max_values must be positive, got {max_values}')
+        (max_values,) = positive(type(self).__name__, max_values=max_values)
         self.modules = scalar_activations(model)
         self.max_values = max_values
         #: Samples by name of the activation, (C, K) with K <= max_values, float32, NaN where a

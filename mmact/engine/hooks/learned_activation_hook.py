@@ -14,6 +14,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
+from mmact.ops._arguments import flag, positive
 from mmact.visualization import InputRecorder, plot_alignment, plot_functions, scalar_activations
 from mmact.visualization.alignment import layer_ious
 
@@ -63,19 +64,11 @@ class LearnedActivationHook(Hook):
         max_layers: int = 16,
         num_functions: int = 5,
     ) -> None:
-        for name, value in (
-            ('interval', interval),
-            ('max_layers', max_layers),
-            ('num_functions', num_functions),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f'LearnedActivationHook: {name} must be a positive integer, got {value!r}'
-                )
-        self.interval = interval
-        self.by_epoch = by_epoch
-        self.max_layers = max_layers
-        self.num_functions = num_functions
+        owner = type(self).__name__
+        self.interval, self.max_layers, self.num_functions = positive(
+            owner, interval=interval, max_layers=max_layers, num_functions=num_functions
+        )
+        self.by_epoch = flag(owner, 'by_epoch', by_epoch)
         self._layers: dict[str, nn.Module] = {}
         self._recorder: InputRecorder | None = None
 

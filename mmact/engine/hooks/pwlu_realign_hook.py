@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mmact.activations import PWLU, unresolved
+from mmact.ops._arguments import flag, integer
 
 from ._unwrapped import unwrapped
 
@@ -71,13 +72,13 @@ class PWLURealignHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, phase1: int = 5, by_epoch: bool = True) -> None:
-        if not isinstance(phase1, int) or isinstance(phase1, bool) or phase1 < 1:
-            raise ValueError(
-                f'PWLURealignHook: phase1 must be a positive integer (the number of epochs, or of '
-                f'iterations with by_epoch=False, of phase I), got {phase1!r}'
-            )
-        self.phase1 = phase1
-        self.by_epoch = by_epoch
+        owner = type(self).__name__
+        wanted = (
+            'a positive integer (the number of epochs, or of iterations with by_epoch=False, of '
+            'phase I)'
+        )
+        self.phase1 = integer(owner, 'phase1', phase1, 1, wanted=wanted)
+        self.by_epoch = flag(owner, 'by_epoch', by_epoch)
         self._layers: dict[str, PWLU] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._warned = False

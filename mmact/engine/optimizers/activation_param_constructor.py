@@ -13,6 +13,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 from mmact.activations import Activation
+from mmact.ops._arguments import number
 
 # Marks the groups of activation parameters until all groups are known; not passed to the optimizer.
 _MARK = 'activation'
@@ -74,11 +75,7 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
             ('activation_lr_mult', 'lr', self.base_lr),
             ('activation_decay_mult', 'weight_decay', self.base_wd),
         ):
-            factor = self.paramwise_cfg[name]
-            if isinstance(factor, bool) or not isinstance(factor, (int, float)) or factor < 0:
-                raise ValueError(
-                    f'ActivationParamConstructor: {name} must be a number >= 0, got {factor!r}'
-                )
+            factor = number(type(self).__name__, name, self.paramwise_cfg[name], 0)
             if base is None and factor != defaults[name]:
                 raise ValueError(
                     f'ActivationParamConstructor: {name}={factor} needs {option}=... in the '
