@@ -93,9 +93,7 @@ def evaluate(module: nn.Module, x: Tensor) -> Tensor:
         Values, (C, G), float64.
     """
     module = functions_of(module)[0].to('cpu', torch.float64).eval()
-    dim = getattr(module, 'channel_dim', None)
-    values = x.detach().to('cpu', torch.float64)
+    if hasattr(module, 'channel_dim'):
+        module.channel_dim = 1
     with torch.no_grad():
-        if dim in (None, 1):
-            return module(values.unsqueeze(0)).squeeze(0)
-        return module(values.T).T
+        return module(x.detach().to('cpu', torch.float64).unsqueeze(0)).squeeze(0)
