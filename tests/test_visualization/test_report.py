@@ -2,15 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The page about all activations: its numbers, the tool, and the page in a browser."""
 
-import base64
 import copy
 import importlib.util
-import json
 import re
 import shutil
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from report_page import Page
 from torch import nn
 
 import mmact
@@ -67,26 +65,6 @@ val_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'))
 """
-
-
-class Page:
-    """What a page holds, read as the page reads it."""
-
-    def __init__(self, path: Path) -> None:
-        self.text = path.read_text()
-        self.meta = json.loads(self._script('application/json" id="meta'))
-        self.bytes = zlib.decompress(base64.b64decode(self._script('text/plain" id="blob')))
-        self.layers = {layer['name']: layer for layer in self.meta['layers']}
-
-    def _script(self, kind: str) -> str:
-        return re.search(f'<script type="{kind}">(.*?)</script>', self.text, re.S)[1]
-
-    def array(self, layer: str, name: str) -> np.ndarray:
-        offset, bits, shape, low, high = self.layers[layer][name]
-        codes = np.frombuffer(self.bytes, f'<u{bits // 8}', int(np.prod(shape)), offset)
-        top = 2**bits - 1
-        values = low + codes * (high - low) / (top - 1)
-        return np.where(codes == top, np.nan, values).reshape(shape)
 
 
 def all_activations() -> nn.Sequential:
