@@ -126,6 +126,29 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def checkpoint_config(
+    meta: dict[str, Any], path: str | None = None, options: dict[str, Any] | None = None
+) -> Config | None:
+    """Returns the config that belongs to a checkpoint.
+
+    Args:
+        meta: The checkpoint's ``meta``, in which MMEngine keeps the config.
+        path: A config file that is taken instead.
+        options: Changes to the config.
+
+    Returns:
+        The config; None if there is neither a file nor one in the checkpoint.
+    """
+    if path:
+        config = Config.fromfile(path)
+    elif 'cfg' in meta:
+        config = Config.fromstring(meta['cfg'], file_format='.py')
+    else:
+        return None
+    config.merge_from_dict(options or {})
+    return config
+
+
 def build_runner(cfg: Config) -> Runner:
     """Builds the runner, and with it model and hooks.
 

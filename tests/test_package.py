@@ -171,7 +171,8 @@ def test_wheel_without_kernels_is_complete_and_says_so_once(tmp_path):
     assert {name for name in code if '/.mim/' not in name} == library
     rest = {'/'.join(name.split('/')[:3]) for name in shipped - library}
     rest = {name for name in rest if '.dist-info/' not in name}
-    assert rest == {f'mmact/.mim/{name}' for name in ('configs', 'tools', 'model-index.yml')}
+    mim = {f'mmact/.mim/{name}' for name in ('configs', 'tools', 'model-index.yml')}
+    assert rest == {'mmact/visualization/report.html', *mim}
     tools = {name.partition('.mim/tools/')[2] for name in shipped}
     assert {'train.py', 'test.py', 'dist_train.sh', 'analysis_tools/plot_activations.py'} <= tools
     for name in code:

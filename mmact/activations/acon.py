@@ -170,7 +170,7 @@ class MetaAconC(AconC):
     def switch(self, x: Tensor, dim: int) -> Tensor:
         """beta of each sample and channel, (B, C), in the arithmetic dtype of x."""
         dtype = opmath_dtype(x.dtype)
-        pixels = [d for d in range(1, x.dim()) if d != dim]
+        pixels = [d for d in range(1, x.dim()) if d != dim % x.dim()]
         mean = x.mean(pixels, dtype=dtype) if pixels else x.to(dtype)
         for name in ('fc1', 'fc2'):
             bias = getattr(self, f'{name}_bias').to(dtype)

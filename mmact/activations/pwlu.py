@@ -124,7 +124,8 @@ class PWLU(ChannelActivation):
         owner = type(self).__name__
         (self.num_intervals,) = positive(owner, num_intervals=num_intervals)
         wanted = f'two finite numbers, the left one smaller by {self.MIN_WIDTH} or more'
-        self.bounds = left, right = several(owner, 'bounds', bounds, 2, wanted)
+        left, right = several(owner, 'bounds', bounds, 2, wanted)
+        self.bounds = (left, right)
         if right - left < self.MIN_WIDTH:
             refuse(owner, 'bounds', wanted, bounds)
         self.init = init

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mmact.activations import Activation
+from mmact.activations.standard import STANDARD
 from mmact.ops._compat import unravel_index
 
 from .functions import _evenly
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Files of PyTorch and mmcv in which activations are defined.
 _HOMES = ('activation', 'swish', 'hswish', 'hsigmoid')
+_STANDARD = {record.cls for record in STANDARD.values()}
 _BINS = 160
 _SPREAD_BINS = 64
 
@@ -48,7 +50,10 @@ def activation_layers(model: nn.Module) -> dict[str, nn.Module]:
             continue
         if isinstance(module, Activation):
             inside.update(module.modules())
-        elif any(module.children()) or type(module).__module__.rpartition('.')[2] not in _HOMES:
+        elif any(module.children()) or (
+            type(module).__module__.rpartition('.')[2] not in _HOMES
+            and type(module) not in _STANDARD
+        ):
             continue
         found[path] = module
     return found

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,10 +93,8 @@ def evaluate(module: nn.Module, x: Tensor) -> Tensor:
     Returns:
         Values, (C, G), float64.
     """
-    module = functions_of(module)[0].to('cpu', torch.float64).eval()
-    dim = getattr(module, 'channel_dim', None)
-    values = x.detach().to('cpu', torch.float64)
+    function: Any = functions_of(module)[0].to('cpu', torch.float64).eval()
+    if hasattr(function, 'channel_dim'):
+        function.channel_dim = 1
     with torch.no_grad():
-        if dim in (None, 1):
-            return module(values.unsqueeze(0)).squeeze(0)
-        return module(values.T).T
+        return function(x.detach().to('cpu', torch.float64).unsqueeze(0)).squeeze(0)

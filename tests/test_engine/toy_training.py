@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmact.activations import PWLU
+from mmact.engine import LearnedActivationHook
 
 torch.set_num_threads(1)
 
@@ -260,6 +261,7 @@ def main() -> None:
     parser.add_argument('--phase1', type=int, default=2)
     parser.add_argument('--kill-at', type=int)
     parser.add_argument('--resume', action='store_true')
+    parser.add_argument('--draw', action='store_true')
     parser.add_argument('--distributed', metavar='RENDEZVOUS_FILE')
     args = parser.parse_args()
 
@@ -281,6 +283,9 @@ def main() -> None:
     hooks = [watch, dict(type='EMAHook', momentum=0.1)]
     if args.kill_at is not None:
         hooks.append(KillHook(args.kill_at))
+    draw = LearnedActivationHook(interval=100)
+    if args.draw:
+        hooks.append(draw)
     runner = build_runner(
         args.work_dir,
         loop=args.loop,
@@ -299,6 +304,7 @@ def main() -> None:
                 inputs=watch.inputs,
                 phases=watch.phases,
                 final=runner.model.module.state_dict(),
+                recorded=draw._last and draw._last.recorded(),
             ),
             args.work_dir / f'rank{rank}.pt',
         )

@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader, Runner, load_state_dict
 from torch import Tensor, nn
 
-from mmact.cli import UserError, check_data, one_line_errors
+from mmact.cli import UserError, check_data, checkpoint_config, one_line_errors
 from mmact.visualization import (
     InputRecorder,
     activations_from_state_dict,
@@ -122,16 +122,11 @@ def run_model(
     args: argparse.Namespace, checkpoint: dict, state_dict: dict[str, Tensor]
 ) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
     """Runs the model on validation batches; returns its activations and samples of their input."""
-    if args.config:
-        config = Config.fromfile(args.config)
-    elif 'cfg' in checkpoint.get('meta', {}):
-        config = Config.fromstring(checkpoint['meta']['cfg'], file_format='.py')
-    else:
+    config = checkpoint_config(checkpoint.get('meta', {}), args.config, args.cfg_options)
+    if config is None:
         raise UserError(
             '--data needs a config, and this checkpoint does not hold one: give --config'
         )
-    if args.cfg_options:
-        config.merge_from_dict(args.cfg_options)
     if config.get('val_dataloader') is None:
         raise UserError('--data needs a val_dataloader in the config')
     # With the config, a missing data set is an error that names the keys to change.

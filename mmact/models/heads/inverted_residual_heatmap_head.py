@@ -135,7 +135,7 @@ class InvertedResidualHeatmapHead(HeatmapHead):
         ]
 
 
-def _checked(owner: str, block: Sequence[int]) -> tuple[int, ...]:
+def _checked(owner: str, block: Sequence[int]) -> tuple[int, int, int, int]:
     wanted = (
         'a sequence of (up-sampling factor, kernel size, expansion ratio, output channels), '
         'positive integers'
@@ -143,6 +143,7 @@ def _checked(owner: str, block: Sequence[int]) -> tuple[int, ...]:
     values = indices(owner, 'blocks', block, 1, wanted=wanted)
     if len(values) != 4:
         refuse(owner, 'blocks', wanted, block)
-    if values[1] % 2 == 0:
+    factor, kernel_size, ratio, channels = values
+    if kernel_size % 2 == 0:
         refuse(owner, 'blocks', 'of odd kernel sizes, second in a block', block)
-    return values
+    return factor, kernel_size, ratio, channels
