@@ -14,12 +14,14 @@ Where the paper leaves a choice:
   variance 1, as after a BatchNorm.
 - A polynomial grows without bound: the PAU paper saw undefined values in training. Use it after a
   normalisation and with a low degree.
-- The AReLU paper's SLAF has 2 coefficients (Table 1). That is degree 1, an affine function.
+- The AReLU paper's SLAF has 2 coefficients (Table 1). That is degree 1, an affine function; its
+  authors' program starts it as 1 + x: ``SLAF(degree=1, init=(1, 1))``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +60,7 @@ class SLAF(Activation):
 
     Args:
         degree: Degree of the polynomial.
+        init: Initial coefficients of 1, x, ..., x^degree; None for those nearest to ReLU.
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
 
     Shape:
@@ -67,7 +70,8 @@ class SLAF(Activation):
         coefficients: Those of 1, x, ..., x^degree, (degree + 1,).
 
     Raises:
-        ValueError: If degree is not an integer from 1 to ``MAX_ORDER`` - 1 of the rational op.
+        ValueError: If degree is not an integer from 1 to ``MAX_ORDER`` - 1 of the rational op, or
+            init has not degree + 1 finite numbers.
     """
 
     paper = (
@@ -77,14 +81,22 @@ class SLAF(Activation):
     year = 2019
     parameter_count = (4, 'layer')
 
-    def __init__(self, *, degree: int = 3, inplace: bool = False) -> None:
+    def __init__(
+        self, *, degree: int = 3, init: Sequence[float] | None = None, inplace: bool = False
+    ) -> None:
         super().__init__()
         if not _positive_int(degree) or degree >= MAX_ORDER:
             raise ValueError(
                 f'SLAF: degree must be an integer from 1 to {MAX_ORDER - 1}, got {degree!r}'
             )
+        coefficients = _relu_polynomial(degree) if init is None else [float(c) for c in init]
+        if len(coefficients) != degree + 1 or not all(map(math.isfinite, coefficients)):
+            raise ValueError(
+                f'SLAF: init must be {degree + 1} finite numbers, for the powers 0 to {degree}, '
+                f'got {init!r}'
+            )
         self.degree = degree
-        self.coefficients = nn.Parameter(torch.tensor(_relu_polynomial(degree)))
+        self.coefficients = nn.Parameter(torch.tensor(coefficients))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""
