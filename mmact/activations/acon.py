@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._library import dense
+from ..ops.acon import acon
 from ..ops.reference import opmath_dtype
 from .base import ChannelActivation, _positive_int
 
@@ -92,19 +94,9 @@ class AconC(ChannelActivation):
             values = values.normal_() if value is None else values.fill_(value)
             setattr(self, name, nn.Parameter(values))
 
-    def switch(self, x: Tensor, dim: int) -> Tensor:
-        """beta, to be broadcast against x, whose channels are at dimension dim."""
-        return _along(self.beta.to(x.dtype), x, dim)
-
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
-        dim = self._dim(x)
-        value = x.to(opmath_dtype(x.dtype))
-        p2 = _along(self.p2.to(value.dtype), x, dim)
-        difference = _along(self.p1.to(value.dtype), x, dim) - p2
-        gate = torch.sigmoid(self.switch(value, dim) * difference * value)
-        # One product with x: where the gate is 0 or 1, an infinite x gives the line that it chose.
-        return (value * (p2 + difference * gate)).to(x.dtype)
+        return acon(x, self.p1, self.p2, self.beta, self._dim(x))
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""
@@ -176,25 +168,24 @@ class MetaAconC(AconC):
                 setattr(self, f'{name}_{part}', nn.Parameter(values))
 
     def switch(self, x: Tensor, dim: int) -> Tensor:
-        """beta of each sample and channel, to be broadcast against x."""
-        dim %= x.dim()
+        """beta of each sample and channel, (B, C), in the arithmetic dtype of x."""
+        dtype = opmath_dtype(x.dtype)
+        pixels = [d for d in range(1, x.dim()) if d != dim]
+        mean = x.mean(pixels, dtype=dtype) if pixels else x.to(dtype)
+        for name in ('fc1', 'fc2'):
+            bias = getattr(self, f'{name}_bias').to(dtype)
+            weight = getattr(self, f'{name}_weight').to(dtype).view(bias.numel(), -1)
+            mean = F.linear(mean, weight, bias)
+        return mean.sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x, a tensor with C channels at ``channel_dim``."""
+        dim = self._dim(x)
         if dim == 0:
             raise ValueError('MetaAconC: dimension 0 holds the samples, not the channels')
-        pixels = [d for d in range(1, x.dim()) if d != dim]
-        mean = x.mean(pixels) if pixels else x
-        for name in ('fc1', 'fc2'):
-            bias = getattr(self, f'{name}_bias').to(x.dtype)
-            weight = getattr(self, f'{name}_weight').to(x.dtype).view(bias.numel(), -1)
-            mean = F.linear(mean, weight, bias)
-        shape = [size if d in (0, dim) else 1 for d, size in enumerate(x.shape)]
-        return mean.sigmoid().view(shape)
-
-
-def _along(values: Tensor, x: Tensor, dim: int) -> Tensor:
-    """(G,) shaped to broadcast against x, whose channels are at dimension dim."""
-    if values.numel() == 1:
-        return values.reshape(())
-    values = values.repeat_interleave(x.size(dim) // values.numel())
-    shape = [1] * x.dim()
-    shape[dim] = -1
-    return values.view(shape)
+        # To the op every channel of every sample is a channel. Formats that do not have samples and
+        # channels side by side are copied.
+        rows = x.movedim(dim, 1)
+        p1, p2 = (p.repeat(x.size(0)) for p in (self.p1, self.p2))
+        y = acon(rows.flatten(0, 1), p1, p2, self.switch(x, dim).flatten(), 0)
+        return dense(x, y.view(rows.shape).movedim(1, dim))

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -144,6 +145,7 @@ class PWLU(ChannelActivation):
         # depends on it.
         self._phase = 'learn'
         self._unattended = False  # in phase I by a state dict, and nobody who would end it
+        self._waiting: list[tuple[Tensor, Tensor]] | None = None  # held statistics
         self._start()
 
     def build(self, num_functions: int) -> None:
@@ -223,6 +225,23 @@ class PWLU(ChannelActivation):
         """Says that phase I, which a state dict has brought, will be ended: no warning is due."""
         self._unattended = False
 
+    def hold_statistics(self) -> None:
+        """Keeps the statistics of coming batches back until :meth:`count_statistics`."""
+        self._waiting = []
+
+    def held_statistics(self) -> list[tuple[Tensor, Tensor]]:
+        """Returns (mean, variance), (G,) each, of every batch since :meth:`hold_statistics`."""
+        return self._waiting or []
+
+    def count_statistics(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Takes the statistics of batches into the running ones (Eq. 5) in the order given.
+
+        Distributed trainings give it what they have pooled of :meth:`held_statistics`.
+        """
+        self._waiting = None
+        for mean, var in batches:
+            self._count(mean, var)
+
     @torch.no_grad()
     def separate_bounds_(self) -> None:
         """Moves right bounds that came closer to the left one than MIN_WIDTH, or crossed it."""
@@ -240,6 +259,13 @@ class PWLU(ChannelActivation):
         x = x.reshape(1, -1) if groups == 1 else x.unflatten(dim, (groups, -1))
         dims = [d for d in range(x.dim()) if d != (0 if groups == 1 else dim)]
         var, mean = torch.var_mean(x, dims, correction=0)
+        if self._waiting is None:
+            self._count(mean, var)
+        else:
+            self._waiting.append((mean, var))
+
+    @torch.no_grad()
+    def _count(self, mean: Tensor, var: Tensor) -> None:
         std = var.sqrt()
         # A channel that overflowed (a skipped step under AMP) must not spoil its statistics.
         good = mean.isfinite() & std.isfinite()

@@ -16,10 +16,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.reference import opmath_dtype
+from ..ops.xielu import xielu
 from .base import Activation
 
 
@@ -74,16 +73,7 @@ class XIELU(Activation):
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""
-        dtype = opmath_dtype(x.dtype)
-        alpha_p = F.softplus(self.alpha_p.to(dtype))
-        excess = F.softplus(self.alpha_n.to(dtype))  # alpha_n - beta
-        value = x.to(dtype)
-        # Each half is 0 on the other's side. At 0 the derivative is that of the lower one, beta.
-        above, below = F.relu(value), value.clamp(max=0)
-        y = above * (alpha_p * above + self.beta)
-        # Up to 0, elu is expm1, which ONNX does not have.
-        y = y + ((self.beta + excess) * F.elu(below) - excess * below)
-        return y.to(x.dtype)
+        return xielu(x, self.alpha_p, self.alpha_n, self.beta)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""

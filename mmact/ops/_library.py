@@ -155,29 +155,37 @@ def define_elementwise(
     define(f'{name}(Tensor x, {arguments}) -> Tensor', eager, fake)
     define(f'{name}_bwd(Tensor grad, Tensor x, {arguments}) -> ({results})', eager_bwd, fake_bwd)
 
+    def differentiable_bwd(grad: Tensor, *inputs):
+        tensors, settings = inputs[:num_tensors], inputs[num_tensors:]
+
+        def function(*wanted):
+            given = dict(zip(targets, wanted, strict=True))
+            return forward(*(given.get(i, t) for i, t in enumerate(tensors)), *settings)
+
+        found = gradients(function, [tensors[i] for i in targets], grad)
+        return tuple(inputs[0].new_empty(0) if g is None else g for g in found)
+
+    LIBRARY.define(
+        f'{name}_bwd_differentiable(Tensor grad, Tensor x, {arguments}) -> ({results})', **TAGGED
+    )
+    LIBRARY.impl(f'{name}_bwd_differentiable', differentiable_bwd, 'CompositeImplicitAutograd')
+
     def setup_context(ctx: Any, inputs: tuple, output: Any):
         ctx.save_for_backward(*inputs[:num_tensors])
         ctx.settings = inputs[num_tensors:]
 
     def run_backward(ctx: Any, grad: Tensor):
-        saved = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph
-
-            def function(*tensors):
-                inputs = dict(zip(targets, tensors, strict=True))
-                return forward(*(inputs.get(i, t) for i, t in enumerate(saved)), *ctx.settings)
-
-            found = gradients(function, [saved[i] for i in targets], grad)
-        else:
-            op = getattr(torch.ops.mmact, f'{name}_bwd')
-            found = op(grad, *saved, *ctx.settings)
+        suffix = 'bwd_differentiable' if torch.is_grad_enabled() else 'bwd'
+        found = getattr(torch.ops.mmact, f'{name}_{suffix}')(grad, *ctx.saved_tensors, *ctx.settings)
         given: list[Tensor | None] = [None] * (num_tensors + len(ctx.settings))
         for i, g in zip(targets, found, strict=True):
             if ctx.needs_input_grad[i]:
                 given[i] = g
         return tuple(given)
 
-    register_autograd(f'mmact::{name}', run_backward, setup_context=setup_context, lib=LIBRARY)
+    # The extension brings its own.
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f'mmact::{name}', 'Autograd'):
+        register_autograd(f'mmact::{name}', run_backward, setup_context=setup_context, lib=LIBRARY)
     once_differentiable(name, differentiable)
 
 
@@ -186,6 +194,18 @@ def check_dtype(name: str, x: Tensor) -> None:
     if x.dtype not in DTYPES:
         names = ', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES)
         raise TypeError(f'{name}: x must be a floating-point tensor of {names}, got {x.dtype}')
+
+
+def check_vectors(name: str, **parameters: Tensor) -> int:
+    """Raises a ValueError unless an op's parameters are vectors of one length, which it returns."""
+    first = next(iter(parameters.values()))
+    for p in parameters.values():
+        if p.dim() != 1 or p.size(0) == 0 or p.shape != first.shape:
+            shapes = ', '.join(f'{key} {tuple(q.shape)}' for key, q in parameters.items())
+            raise ValueError(
+                f'{name}: {", ".join(parameters)} must have one shape (G,), got {shapes}'
+            )
+    return first.size(0)
 
 
 def check_groups(name: str, x: Tensor, groups: int, channel_dim: int) -> int:

@@ -112,3 +112,15 @@ def test_settings_that_cannot_work_are_refused_before_training(tmp_path, loop, m
         own.check(runner)
     with pytest.raises(ValueError, match=message):
         runner.train()
+
+
+def test_inputs_of_a_compiled_model_are_recorded(tmp_path):
+    hooks = [dict(type='LearnedActivationHook', interval=2, by_epoch=False)]
+    compiled = dict(compile=dict(backend='aot_eager'))
+    runner = build_runner(
+        tmp_path, 'iter', 4, hook=dict(phase1=1, by_epoch=False), hooks=hooks, cfg=compiled
+    )
+    runner.train()
+    scalars = [json.loads(line) for line in next(tmp_path.rglob('scalars.json')).open()]
+    # Which is made of the inputs, and missing without.
+    assert [s['step'] for s in scalars if 'activation_iou' in s] == [2, 4]

@@ -40,6 +40,8 @@ SOME_CASES = (
     'pau_4_7_a',
     'rpau',
     'ditac_gelu',
+    'acon',
+    'xielu',
 )
 
 
