@@ -19,12 +19,16 @@ Where the paper leaves a choice, or errs:
   be outside.
 - Velocities are in units of x per unit of time, whatever the domain, and 0 at both ends in every
   version, so that num_cells - 1 are learned (the 9 of Table 8).
-- The text does not give the smoothness prior in numbers; see :class:`DiTAC`.
+- The text does not give the smoothness prior in numbers; see :class:`DiTAC`. The authors' program
+  has two, one to draw from and one to regularise with, both on the slopes and offsets of the cells:
+  ``prior='authors'``. It multiplies theta by the precision matrix elementwise to get the gradient of
+  the regulariser; here it is the gradient of the quadratic form.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +72,51 @@ def _prior_factor_on(device: torch.device, dtype: torch.dtype, *prior) -> Tensor
     return _prior_factor(*prior).to(device, dtype)
 
 
+@lru_cache
+def _authors_prior(num_cells: int) -> tuple[Tensor, Tensor]:
+    """The priors of the authors' program, for velocities v at the inner knots of [0, 1].
+
+    A field is there a vector of slopes and offsets of the cells, in turn, in an orthonormal basis
+    of those that are continuous and 0 at both ends.
+
+    Returns:
+        R, (N - 1, N - 1): v = R z is a draw for a standard normal z. Q, (N - 1, N - 1): v^T Q v is
+        the regulariser.
+    """
+    options: dict[str, Any] = dict(dtype=torch.float64, device='cpu')
+    knots = torch.arange(num_cells + 1, **options) / num_cells
+    velocity = torch.eye(num_cells + 1, **options)[:, 1:-1]
+    slope = num_cells * velocity.diff(dim=0)
+    offset = velocity[:-1] - knots[:-1, None] * slope
+    basis, triangle = torch.linalg.qr(torch.stack([slope, offset], 1).flatten(0, 1))
+
+    # The draw: length scale 5 and variance 2^2. The distance of a slope and an offset counts as 100
+    # times the largest one.
+    centres = (knots[1:] + knots[:-1]) / 2
+    distance = (centres - centres[:, None]).abs()
+    far = torch.full_like(distance, 100 * distance.max())
+    blocks = torch.stack([torch.stack([distance, far], 2), torch.stack([far, distance], 2)], 1)
+    distance = blocks.reshape(2 * num_cells, 2 * num_cells)
+    covariance = basis.T @ (2**2 * torch.exp(-distance / (2 * 5**2))) @ basis
+    values, vectors = torch.linalg.eigh(covariance)
+    draw = torch.linalg.solve_triangular(
+        triangle, vectors * values.clamp(min=0).sqrt(), upper=True
+    )
+
+    # The regulariser: length scale 5 and variance (2 D)^2 of D numbers placed evenly on [-1, 1].
+    place = torch.linspace(-1, 1, 2 * num_cells, **options)
+    distance = (place - place[:, None]).abs()
+    covariance = basis.T @ (torch.exp(-2 * distance / 5) * (4 * num_cells) ** 2) @ basis
+    covariance += torch.finfo(torch.float32).eps * torch.eye(num_cells - 1, **options)
+    return draw, triangle.T @ torch.linalg.solve(covariance, triangle)
+
+
+@lru_cache
+def _authors_precision_on(device: torch.device, dtype: torch.dtype, num_cells: int) -> Tensor:
+    """Q of _authors_prior on a device, which it is copied to once."""
+    return _authors_prior(num_cells)[1].to(device, dtype)
+
+
 class DiTAC(ChannelActivation):
     """Diffeomorphism-based trainable activation: GELU or others of a learned CPAB transformation.
 
@@ -87,7 +136,8 @@ class DiTAC(ChannelActivation):
     The smoothness prior: theta, divided by the width b - a, is a Gaussian process over the knots,
     of mean 0 and covariance variance * exp(-d^2 / (2 length_scale^2)), d being the distance of
     two knots divided by b - a, given that it is 0 at both ends. A millionth of the variance is
-    added to the diagonal.
+    added to the diagonal. With ``prior='authors'`` it is that of the authors' program, which
+    regularises with a weight of 0.1 (``ActivationRegularizerHook``).
 
     Args:
         num_channels: Number of channels C, of use where num_groups is not 1. None takes it from the
@@ -99,8 +149,9 @@ class DiTAC(ChannelActivation):
             and 'leaky', (-3, 3) for 'inf'. The module's docstring says why.
         negative_slope: Slope of LeakyReLU below 0, of 'leaky'.
         init: ``'zero'``, or ``'prior'`` to draw theta from the smoothness prior.
-        length_scale: Of the prior, as a fraction of b - a.
-        variance: Of the prior, as a fraction of (b - a)^2.
+        prior: ``'knots'``, the one above, or ``'authors'``, those of the authors' program.
+        length_scale: Of the prior ``'knots'``, as a fraction of b - a.
+        variance: Of the prior ``'knots'``, as a fraction of (b - a)^2.
         num_groups: Number of functions G. 1: one for the layer (the paper's setting), which needs
             no number of channels; None: one for each channel; a divisor of C: groups of
             neighbouring channels share one.
@@ -143,6 +194,7 @@ class DiTAC(ChannelActivation):
         domain: tuple[float, float] | None = None,
         negative_slope: float = 0.01,
         init: str = 'zero',
+        prior: str = 'knots',
         length_scale: float = 0.1,
         variance: float = 1e-3,
         num_groups: int | None = 1,
@@ -154,6 +206,7 @@ class DiTAC(ChannelActivation):
         self.version = choice(owner, 'version', version, DOMAINS)
         self.num_cells = integer(owner, 'num_cells', num_cells, 2)
         self.init = choice(owner, 'init', init, ('zero', 'prior'))
+        self.prior = choice(owner, 'prior', prior, ('knots', 'authors'))
         self.negative_slope = number(owner, 'negative_slope', negative_slope)
         self.length_scale = number(owner, 'length_scale', length_scale, above=0)
         self.variance = number(owner, 'variance', variance, above=0)
@@ -171,7 +224,9 @@ class DiTAC(ChannelActivation):
         if self.init == 'prior':
             a, b = self.domain
             noise = torch.randn(theta.shape, dtype=torch.float64, device='cpu')
-            theta.copy_((b - a) * (noise @ _prior_factor(*self._prior()).T))
+            authors = self.prior == 'authors'
+            root = _authors_prior(self.num_cells)[0] if authors else _prior_factor(*self._prior())
+            theta.copy_((b - a) * (noise @ root.T))
         self.theta = nn.Parameter(theta.reshape(-1))
 
     def _prior(self) -> tuple[int, float, float]:
@@ -189,7 +244,7 @@ class DiTAC(ChannelActivation):
 
         Returns:
             One number, differentiable in theta, summed over channels. For a theta drawn from the
-            prior it is on average the number of elements of theta.
+            prior ``'knots'`` it is on average the number of elements of theta.
 
         Raises:
             RuntimeError: If the number of channels is not known.
@@ -197,6 +252,10 @@ class DiTAC(ChannelActivation):
         self.require_resolved()
         a, b = self.domain
         theta = self.rows('theta').T.to(opmath_dtype(self.theta.dtype))
+        if self.prior == 'authors':
+            precision = _authors_precision_on(theta.device, theta.dtype, self.num_cells)
+            velocity = theta / (b - a)
+            return (velocity * (precision @ velocity)).sum()
         factor = _prior_factor_on(theta.device, theta.dtype, *self._prior())
         whitened = torch.linalg.solve_triangular(factor, theta / (b - a), upper=False)
         return whitened.square().sum()

@@ -63,8 +63,8 @@ class _DyReLU(ChannelActivation):
         reduction: int = 8,
         alphas: Sequence[float] | None = None,
         betas: Sequence[float] | None = None,
-        lambda_a: float = 1.0,
-        lambda_b: float = 0.5,
+        lambda_a: float | Sequence[float] = 1.0,
+        lambda_b: float | Sequence[float] = 0.5,
         context_channels: int | None = None,
         channel_dim: int | None = None,
         inplace: bool = False,
@@ -77,14 +77,20 @@ class _DyReLU(ChannelActivation):
         alphas = [1.0] + [0.0] * (K - 1) if alphas is None else alphas
         self.alphas = list(several(owner, 'alphas', alphas, K))
         self.betas = list(several(owner, 'betas', [0.0] * K if betas is None else betas, K))
-        self.lambda_a = lambda_a = number(owner, 'lambda_a', lambda_a)
-        self.lambda_b = lambda_b = number(owner, 'lambda_b', lambda_b)
+        self.lambda_a, self.lambda_b = lambda_a, lambda_b
         # Eq. 4 with the residual 2 s - 1 is a line in s; for all coefficients at once, in the order
         # of Eq. 2: slopes, then intercepts.
-        scale = [lambda_a] * K + [lambda_b] * K
+        scale = self._ranges('lambda_a', lambda_a) + self._ranges('lambda_b', lambda_b)
         lowest = [a - s for a, s in zip(self.alphas + self.betas, scale, strict=True)]
         self._lines = [_runs(lowest), _runs([2 * s for s in scale])]
         self._start()
+
+    def _ranges(self, name: str, given: float | Sequence[float]) -> list[float]:
+        """One range for each function."""
+        owner, wanted = type(self).__name__, f'a finite number, or {self.K} of them'
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            return list(several(owner, name, given, self.K, wanted))
+        return [number(owner, name, given, wanted=wanted)] * self.K
 
     def _start(self) -> None:
         if self.num_channels is not None:
@@ -217,8 +223,10 @@ class DyReLUB(_DyReLU):
         reduction: R: the first linear layer has C // R units, but at least one.
         alphas: K initial slopes; 1, 0, ..., 0 by default.
         betas: K initial intercepts; zeros by default.
-        lambda_a: Range of the slopes around the initial ones (Eq. 4).
-        lambda_b: Range of the intercepts.
+        lambda_a: Range of the slopes around the initial ones (Eq. 4); or K ranges, one for each
+            function. A function of ranges 0 keeps its initial line: Table 7's max{ax + b, 0} is
+            ``lambda_a=(1, 0), lambda_b=(0.5, 0)``.
+        lambda_b: Range of the intercepts, likewise.
         context_channels: Number of channels of what the hyper function sees, if that is a tensor of
             its own (see ``forward``) and does not have C.
         channel_dim: Dimension that holds the channels, not 0; None to take it from the
@@ -256,8 +264,8 @@ class DyReLUA(_DyReLU):
         reduction: R: the first linear layer has C // R units, but at least one.
         alphas: K initial slopes; 1, 0, ..., 0 by default.
         betas: K initial intercepts; zeros by default.
-        lambda_a: Range of the slopes around the initial ones (Eq. 4).
-        lambda_b: Range of the intercepts.
+        lambda_a: As for :class:`DyReLUB`.
+        lambda_b: As for :class:`DyReLUB`.
         context_channels: As for :class:`DyReLUB`.
         channel_dim: As for :class:`DyReLUB`.
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
@@ -291,8 +299,8 @@ class DyReLUC(_DyReLU):
         reduction: R: the first linear layer has C // R units, but at least one.
         alphas: K initial slopes; 1, 0, ..., 0 by default.
         betas: K initial intercepts; zeros by default.
-        lambda_a: Range of the slopes around the initial ones (Eq. 4).
-        lambda_b: Range of the intercepts.
+        lambda_a: As for :class:`DyReLUB`.
+        lambda_b: As for :class:`DyReLUB`.
         temperature: tau of Eq. 5.
         gamma: Average attention before the cut at 1: gamma of Eq. 5 in units of the number of
             pixels, 1/3 in the paper.
