@@ -37,7 +37,7 @@ from mmact.activations import (
     FReLU,
     unresolved,
 )
-from mmact.cli import build_runner, load_config, prepare_training
+from mmact.cli import build_runner, load_config, prepare_training, resume_exactly
 from projects.mini_datasets import make_ade20k, make_cityscapes, make_coco, make_lgg
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -365,6 +365,8 @@ class _LinspaceOnCPU(TorchFunctionMode):
 @pytest.mark.parametrize('path', CONFIGS, ids=name_of)
 def test_parts_fit_at_full_size(path, tmp_path):
     cfg = load(path, tmp_path, {})
+    resume_exactly(cfg)
+    assert cfg.default_hooks.checkpoint.type == 'ResumableCheckpointHook'
     # Conversion looks at numbers, which there are none of on meta.
     converted = 'mmact.Converted' in str(cfg.model)
     if cfg.model.type == 'mmact.Converted':
