@@ -187,7 +187,7 @@ def resume_exactly(cfg: Config) -> None:
     """
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if hook.get('type') == 'CheckpointHook':
-        hook.type = 'ResumableCheckpointHook'
+        hook['type'] = 'ResumableCheckpointHook'
 
 
 def prepare_training(runner: Runner) -> None:

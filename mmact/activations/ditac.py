@@ -94,7 +94,7 @@ def _authors_prior(num_cells: int) -> tuple[Tensor, Tensor]:
     # times the largest one.
     centres = (knots[1:] + knots[:-1]) / 2
     distance = (centres - centres[:, None]).abs()
-    far = torch.full_like(distance, 100 * distance.max())
+    far = (100 * distance.max()).expand_as(distance)
     blocks = torch.stack([torch.stack([distance, far], 2), torch.stack([far, distance], 2)], 1)
     distance = blocks.reshape(2 * num_cells, 2 * num_cells)
     covariance = basis.T @ (2**2 * torch.exp(-distance / (2 * 5**2))) @ basis
