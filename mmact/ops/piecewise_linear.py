@@ -92,8 +92,7 @@ def piecewise_linear(
                 f'breakpoints of shape {tuple(breakpoints.shape)}, got {tuple(value.shape)}'
             )
     channel_dim = check_groups('piecewise_linear', x, groups, channel_dim)
-    if torch.onnx.is_in_onnx_export():
-        return _by_pieces(x, breakpoints, slopes, offsets, channel_dim)
     if use_reference():
-        return reference.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)
+        form = _by_pieces if torch.onnx.is_in_onnx_export() else reference.piecewise_linear
+        return form(x, breakpoints, slopes, offsets, channel_dim)
     return torch.ops.mmact.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)

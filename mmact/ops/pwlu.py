@@ -150,12 +150,9 @@ def pwlu(
     """
     channel_dim = _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
     flag('pwlu', 'inference', inference)
-    if torch.onnx.is_in_onnx_export():
-        return _by_table(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
     if use_reference():
-        return reference.pwlu(
-            x, left_bound, right_bound, left_slope, right_slope, points, channel_dim
-        )
+        form = _by_table if torch.onnx.is_in_onnx_export() else reference.pwlu
+        return form(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
     return torch.ops.mmact.pwlu(
         x, left_bound, right_bound, left_slope, right_slope, points, channel_dim, inference
     )
