@@ -187,8 +187,7 @@ def _plan(
     """The activation for a site, not installed yet; or why there is none."""
 
     def kept(reason: str) -> Kept:
-        calls = site.own or site.moved
-        place = str(next(iter(calls), ''))
+        place = str(next(iter(site.own), site.position) or '')
         return Kept(site.path_before, site.original.kind, reason, place, site.function)
 
     calls = site.calls

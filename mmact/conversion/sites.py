@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
@@ -30,7 +31,8 @@ class Site:
         slots: The children that it replaces, all by one module; empty for calls that are rewritten.
         caller: The module whose calls are rewritten.
         own: The rewritten calls.
-        moved: What ``own`` is to be if another place keeps the child that stands in its slots.
+        position: Its call, where the child in its slots is called at other places too.
+        another: Makes a name for a child of its own, if one of those places keeps that child.
     """
 
     path: str
@@ -39,7 +41,8 @@ class Site:
     slots: list[Slot] = field(default_factory=list)
     caller: nn.Module | None = None
     own: dict[Position, Own] = field(default_factory=dict)
-    moved: dict[Position, Own] = field(default_factory=dict)
+    position: Position | None = None
+    another: Callable[[], str] | None = None
 
     @property
     def child(self) -> tuple[int, str]:
@@ -206,10 +209,10 @@ def apart(chosen: Iterable[tuple[Site, bool]]) -> None:
     chosen = list(chosen)
     keep = {site.child for site, replaced in chosen if not replaced}
     for site, replaced in chosen:
-        if replaced and site.moved and site.child in keep:
-            own = next(iter(site.moved.values()))
+        if replaced and site.position and site.another and site.child in keep:
+            own = Own(site.another(), site.original.label, site.name)
             site.path = site.path.removesuffix(site.name) + own.child
-            site.own, site.slots = site.moved, []
+            site.own, site.slots = {site.position: own}, []
 
 
 def find_sites(
@@ -325,8 +328,8 @@ class _Finder:
             path, names = self.path(parent, child), [] if own else slots
             sites.append(Site(path, original, mine, names, parent, own))
         if not sites[0].own:
-            apart = Own(self.new_name(parent, name), original.label, name)
-            sites[0].moved = {observed[0]: apart}
+            sites[0].position = observed[0]
+            sites[0].another = partial(self.new_name, parent, name)
         self.sites += sites
 
     def _runs_whole(self, parent: nn.Module) -> bool:

@@ -113,8 +113,8 @@ def test_ema_hook(tmp_path):
             super().__init__()
             self.block = block_and_batches()[0]
 
-        def forward(self, inputs, mode='tensor'):
-            loss = self.block(inputs).square().mean()
+        def forward(self, *inputs, mode='tensor'):
+            loss = self.block(torch.stack(inputs)).square().mean()
             return dict(loss=loss) if mode == 'loss' else loss
 
     model = Model()
