@@ -148,7 +148,10 @@ def several(owner: str, name: str, values: Any, count: int, wanted: str = '') ->
     found = values.tolist() if isinstance(values, Tensor) else list(values)
     if len(found) != count:
         refuse(owner, name, wanted, values)
-    return tuple(number(owner, name, value, wanted=wanted) for value in found)
+    try:
+        return tuple(number(owner, name, value) for value in found)
+    except ValueError:
+        refuse(owner, name, wanted, values)
 
 
 def sequence(owner: str, name: str, values: Any, wanted: str = 'a sequence') -> tuple[Any, ...]:
@@ -178,7 +181,10 @@ def indices(
     end = f'from {low} on' if high is None else f'from {low} to {high}'
     wanted = wanted or f'a sequence of integers {end}'
     found = sequence(owner, name, values, wanted)
-    return tuple(integer(owner, name, value, low, high, wanted) for value in found)
+    try:
+        return tuple(integer(owner, name, value, low, high) for value in found)
+    except ValueError:
+        refuse(owner, name, wanted, values)
 
 
 def choice(owner: str, name: str, value: Any, options: Iterable[str], wanted: str = '') -> str:
