@@ -152,16 +152,18 @@ def _openmmlab(model: nn.Module, codebase: str, shape: tuple[int, ...] | None) -
     usual = (_IMAGENET, _SIZE) if codebase == 'mmpretrain' else (_SIZE, _LARGE)
     shapes = [(1, 3, *size) for size in _sizes(model, *usual)] if shape is None else [shape]
 
-    def once(mode: str, shape: tuple[int, ...]) -> Any:
+    def once(mode: str, shape: tuple[int, ...], views: int) -> Any:
         image = _random(model, shape)
         # New samples each time: heads write into them.
         samples = [_SAMPLES[codebase](model, shape[-2:], image.device) for _ in image]
-        return model(image, samples, mode=mode)
+        return model(image if views == 1 else [image, image.flip(-1)], samples, mode=mode)
 
     def run(*modes: str) -> Callable[[], Any]:
         def tried() -> Any:
             first = None
-            for way in itertools.product(modes, shapes):
+            # Contrastive learning compares two views of an image.
+            views = (1, 2) if codebase == 'mmpretrain' else (1,)
+            for way in itertools.product(modes, shapes, views):
                 try:
                     return once(*way)
                 except Exception as error:  # whatever a model raises on a made-up input
@@ -230,7 +232,12 @@ def _segmentation(model: nn.Module, size: Sequence[int], device: torch.device) -
 def _classification(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
     structures = importlib.import_module('mmpretrain.structures')
     label = torch.zeros(1, dtype=torch.long, device=device)
-    return structures.DataSample(metainfo=_metainfo(size)).set_gt_label(label)
+    sample = structures.DataSample(metainfo=_metainfo(size)).set_gt_label(label)
+    # Masked image modelling: half of the patches are hidden.
+    patches = getattr(getattr(model, 'backbone', None), 'patch_resolution', None)
+    if isinstance(patches, (tuple, list)):
+        sample.mask = torch.arange(patches[0] * patches[1], device=device).view(*patches) % 2
+    return sample
 
 
 def _pose(model: nn.Module, size: Sequence[int], device: torch.device) -> Any:
