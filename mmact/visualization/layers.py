@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mmact.activations import PWLU, Activation
+from mmact.activations import PWLU, Activation, ChannelActivation
 from mmact.activations.base import functions_of
 
 #: What is asked of the caller: a model, or modules by name.
@@ -93,7 +93,7 @@ def evaluate(module: nn.Module, x: Tensor) -> Tensor:
         Values, (C, G), float64.
     """
     module = functions_of(module)[0].to('cpu', torch.float64).eval()
-    if hasattr(module, 'channel_dim'):
+    if isinstance(module, ChannelActivation):
         module.channel_dim = 1
     with torch.no_grad():
         return module(x.detach().to('cpu', torch.float64).unsqueeze(0)).squeeze(0)

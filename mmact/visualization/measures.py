@@ -175,9 +175,9 @@ class FunctionRecorder(InputRecorder):
                 (self.start_conditions, start_conditions),
             ):
                 for name, values in new.items():
-                    known = own.get(name)
-                    few = known is None or values.size(-1) == 0
-                    own[name] = values if few else torch.cat([known, values])
+                    if name in own and values.size(-1):
+                        values = torch.cat([own[name], values])
+                    own[name] = values
 
     def recorded(self) -> Recorded:
         """Returns samples, extremes, conditions and start_conditions."""

@@ -194,7 +194,7 @@ class _Layer:
     ) -> dict[str, Any]:
         """Returns the layer as the page has it; arrays go into the blob."""
         n = self.functions.count
-        kept = slice(None)
+        kept: Any = slice(None)
         entry: dict[str, Any] = dict(
             name=self.name,
             type=type(self.module).__name__,
@@ -276,7 +276,8 @@ class _Layer:
             return
         samples = self.samples[:, :_PAST_VALUES]
         now = [self.module] if self.functions.names else []
-        curves, distances = [], []
+        curves: list[Tensor] = []
+        distances: list[list[float | None]] = []
         for module in [snapshot.layers.get(self.name) for snapshot in history] + now:
             functions = None if module is None else family(module)
             if functions is None or functions.count != self.functions.count:
