@@ -59,7 +59,7 @@ $(STAMP)-mmact: $(KERNEL_FILES) $(STAMP)-openmmlab
 	@touch $@
 
 test: setup lint ## run the test suite (about 6 minutes on 2 cores after set-up)
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup
 
 test-stack: ## STACK=original, oldest or newest: test another torch and OpenMMLab, in .venv-STACK
 	@tools/test_stack.sh $(STACK)

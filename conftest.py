@@ -24,7 +24,9 @@ def pytest_collection_modifyitems(items):
         return
     skip = pytest.mark.skip(reason='needs a CUDA device: torch.cuda.is_available() is False')
     for item in items:
-        if 'gpu_only' in item.keywords or ('cuda' in item.keywords and not EMULATED):
+        # Not item.keywords, which have the names of the folders, too.
+        gpu_only, cuda = map(item.get_closest_marker, ('gpu_only', 'cuda'))
+        if gpu_only or (cuda and not EMULATED):
             item.add_marker(skip)
 
 

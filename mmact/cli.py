@@ -179,6 +179,17 @@ def build_runner(cfg: Config) -> Runner:
     return runner
 
 
+def resume_exactly(cfg: Config) -> None:
+    """Takes ResumableCheckpointHook where the config has MMEngine's CheckpointHook.
+
+    That one leaves out the state of random number generators and of the data. A config that wants
+    it none the less says ``type='mmengine.CheckpointHook'``.
+    """
+    hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if hook.get('type') == 'CheckpointHook':
+        hook['type'] = 'ResumableCheckpointHook'
+
+
 def prepare_training(runner: Runner) -> None:
     """Builds what ``runner.train()`` would build first, so that mistakes in it show before.
 

@@ -29,6 +29,7 @@ __all__ = ['DATASETS', 'INSTALL', 'METRICS', 'MODELS', 'TRANSFORMS', 'register_a
 INSTALL = {
     'mmdet': 'pip install onedl-mmdetection (or mmdet)',
     'mmseg': 'pip install onedl-mmsegmentation (or mmsegmentation)',
+    'mmpretrain': 'pip install onedl-mmpretrain (or mmpretrain)',
     'mmpose': '`make setup` installs it, or pip install --no-build-isolation --no-deps -r '
     'requirements/pose.txt',
 }

@@ -17,6 +17,7 @@ from mmact.cli import (
     load_config,
     one_line_errors,
     prepare_training,
+    resume_exactly,
 )
 
 
@@ -74,6 +75,7 @@ def main() -> None:
         cfg = load_config(args)
     with one_line_errors(cfg):
         apply_training_flags(cfg, args)
+        resume_exactly(cfg)
         runner = build_runner(cfg)
         prepare_training(runner)
     runner.train()

@@ -2,7 +2,8 @@
 # Rethinking ImageNet Pre-training: SyncBN in backbone, neck and heads, 270k iterations of 8 x 2
 # images, learning rate 0.02, reduced for the last 60k and the last 20k iterations.
 # Settings that the paper leaves open are as in MMDetection: 1000 iterations of linear warm-up
-# (mmdet::common/ms-90k_coco.py), residual branches not initialised to zero (mmdet::scratch).
+# (mmdet::common/ms-90k_coco.py), residual branches not initialised to zero and no weight decay of
+# normalisation (mmdet::scratch).
 custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
 
 # SyncBN: the models have plain BN, which MMEngine turns into torch's SyncBatchNorm in distributed
@@ -39,6 +40,7 @@ scratch = dict(
     optim_wrapper=dict(
         constructor='ActivationParamConstructor',
         optimizer=dict(type='SGD', lr=0.02, momentum=0.9, weight_decay=0.0001),
+        paramwise_cfg=dict(norm_decay_mult=0.0),
     ),
     default_hooks=dict(
         checkpoint=dict(

@@ -2,4 +2,12 @@ _base_ = [
     './mask-rcnn_r50-scratch-relu_fpn_syncbn_270k_coco.py',
     '../_base_/pwlu_realign_5e_coco.py',
 ]
-model = dict(backbone=dict(act_cfg=dict(_delete_=True, type='PWLU', num_intervals=16)))
+act_cfg = dict(type='PWLU', num_intervals=16)
+model = dict(
+    # The heads' activations; the backbone has its own.
+    type='mmact.Converted',
+    original='MaskRCNN',
+    exclude='backbone',
+    act_cfg=act_cfg,
+    backbone=dict(act_cfg=dict(_delete_=True, **act_cfg)),
+)

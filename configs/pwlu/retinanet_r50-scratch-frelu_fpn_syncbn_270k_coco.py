@@ -1,2 +1,10 @@
 _base_ = './retinanet_r50-scratch-relu_fpn_syncbn_270k_coco.py'
-model = dict(backbone=dict(act_cfg=dict(_delete_=True, type='FReLU')))
+act_cfg = dict(type='FReLU')
+model = dict(
+    # The heads' activations; the backbone has its own.
+    type='mmact.Converted',
+    original='RetinaNet',
+    exclude='backbone',
+    act_cfg=act_cfg,
+    backbone=dict(act_cfg=dict(_delete_=True, **act_cfg)),
+)

@@ -1,3 +1,11 @@
 _base_ = './retinanet_r50-scratch-relu_fpn_syncbn_270k_coco.py'
 # SiLU is Swish with beta = 1, and in PyTorch one fused operation.
-model = dict(backbone=dict(act_cfg=dict(_delete_=True, type='SiLU')))
+act_cfg = dict(type='SiLU')
+model = dict(
+    # The heads' activations; the backbone has its own.
+    type='mmact.Converted',
+    original='RetinaNet',
+    exclude='backbone',
+    act_cfg=act_cfg,
+    backbone=dict(act_cfg=dict(_delete_=True, **act_cfg)),
+)

@@ -64,13 +64,14 @@ struct Math<float> {
     return S::select(near, sum, far);
   }
 
-  // exp(-v^2 / 2).
-  MMACT_HD static V bell(V v) {
-    const V e = S::at_least(S::set(-0.5f) * v * v, S::set(-200));
+  // exp(v), for v up to 0.
+  MMACT_HD static V exp_negative(V v) {
     V r;
-    const V n = reduce(e, r);
+    const V n = reduce(S::at_least(v, S::set(-200)), r);
     return S::scale(S::fma(r, small_expm1_ratio(r), S::set(1)), n);
   }
+  // exp(-v^2 / 2).
+  MMACT_HD static V bell(V v) { return exp_negative(S::set(-0.5f) * v * v); }
   MMACT_HD static V normal_pdf(V v) { return S::set(0.398942280f) * bell(v); }
   // The upper tail is bell(v) times a function that a polynomial in 1 / (1 + 0.35 v) fits within
   // 3.2e-8 of it, for v from 0 to 14.
@@ -106,6 +107,9 @@ struct Math<double> {
   }
   MMACT_HD static V log1p_ratio(V v) {
     return each(v, [](double a) MMACT_LAMBDA { return a == 0 ? 1.0 : __builtin_log1p(a) / a; });
+  }
+  MMACT_HD static V exp_negative(V v) {
+    return each(v, [](double a) MMACT_LAMBDA { return __builtin_exp(a); });
   }
   MMACT_HD static V normal_pdf(V v) {
     return each(v, [](double a) MMACT_LAMBDA {

@@ -50,6 +50,10 @@ struct TwiceMath {
     return {M::expm1_ratio(v.first), M::expm1_ratio(v.second)};
   }
   template <class V>
+  MMACT_HD static V exp_negative(const V& v) {
+    return {M::exp_negative(v.first), M::exp_negative(v.second)};
+  }
+  template <class V>
   MMACT_HD static V normal_cdf(const V& v) {
     return {M::normal_cdf(v.first), M::normal_cdf(v.second)};
   }
@@ -77,6 +81,9 @@ struct Twice {
   MMACT_HD static V at_most(const V& v, const V& bound) {
     return {S::at_most(v.first, bound.first), S::at_most(v.second, bound.second)};
   }
+  MMACT_HD static V divide(const V& a, const V& b) {
+    return {S::divide(a.first, b.first), S::divide(a.second, b.second)};
+  }
   MMACT_HD static V fma(const V& a, const V& b, const V& c) {
     return {S::fma(a.first, b.first, c.first), S::fma(a.second, b.second, c.second)};
   }
@@ -95,6 +102,9 @@ struct TwiceTable {
 template <class Column>
 struct TwiceColumn {
   Column column;
+  MMACT_HD auto at(int row) const -> Pair<decltype(column.at(row))> {
+    return {column.at(row), column.at(row)};
+  }
   MMACT_HD auto table(int row, int count) const {
     return TwiceTable<decltype(column.table(row, count))>{column.table(row, count)};
   }

@@ -19,6 +19,7 @@ template <>
 struct Math<float> {
   __device__ static float expm1_ratio(float v) { return v == 0 ? 1 : ::expm1f(v) / v; }
   __device__ static float log1p_ratio(float v) { return v == 0 ? 1 : ::log1pf(v) / v; }
+  __device__ static float exp_negative(float v) { return ::expf(v); }
   __device__ static float normal_pdf(float v) { return 0.398942280f * ::expf(-0.5f * v * v); }
   __device__ static float normal_cdf(float v) { return ::normcdff(v); }
 };
@@ -27,6 +28,7 @@ template <>
 struct Math<double> {
   __device__ static double expm1_ratio(double v) { return v == 0 ? 1 : ::expm1(v) / v; }
   __device__ static double log1p_ratio(double v) { return v == 0 ? 1 : ::log1p(v) / v; }
+  __device__ static double exp_negative(double v) { return ::exp(v); }
   __device__ static double normal_pdf(double v) {
     return 0.3989422804014326779 * ::exp(-0.5 * v * v);
   }

@@ -4,13 +4,17 @@
 // The formulas that the engines' kernels are built for.
 #pragma once
 
+#include "acon.h"
 #include "cpab.h"
 #include "pau.h"
 #include "piecewise_linear.h"
 #include "pwlu.h"
+#include "xielu.h"
 
 #define MMACT_FOR_EACH_SETTINGS(use) \
+  use(AconSettings);                 \
   use(CpabSettings);                 \
   use(PauSettings);                  \
   use(PiecewiseLinearSettings);      \
-  use(PwluSettings);
+  use(PwluSettings);                 \
+  use(XieluSettings);

@@ -25,29 +25,60 @@ struct PauForm {
   uint32_t seed_low, seed_high;
 };
 
+// The noise of the elements with one key each.
+template <class S>
+struct PauNoise {
+  using V = typename S::V;
+  using U = typename S::U;
+
+  // A bijection of 32-bit numbers whose output looks random.
+  MMACT_HD static U mix(U h) {
+    h = ((h ^ (h >> 16)) * 0x7feb352du) & 0xffffffffu;
+    h = ((h ^ (h >> 15)) * 0x846ca68bu) & 0xffffffffu;
+    return h ^ (h >> 16);
+  }
+  // By how much it multiplies a coefficient.
+  MMACT_HD static V factor(const PauForm& form, int row, U key) {
+    const uint32_t of_row = form.seed_high + static_cast<uint32_t>(row) * 0x9e3779b9u;
+    const V uniform = S::from_bits(mix(key ^ of_row) >> 8);  // [0, 2^24)
+    return S::fma(uniform, S::set(form.noise / 8388608), S::set(1 - form.noise));
+  }
+};
+
 // One element whose powers overflow, in double: with z = 1 / x, P = x^top p(z) and A = x^bottom
 // a(z), where top and bottom are the highest powers with a coefficient that is not 0, Q is x^bottom
 // (constant z^bottom + |a|) up to signs. Such x are rare. p and a are finite and not 0 at infinity,
 // where everything else is a limit.
-template <class S>
+//
+// It reads coefficients from the table whenever it needs them: an array of them would be memory
+// that every thread of a GPU has to have.
+template <class S, bool kNoise, class Table>
 struct PauFar {
   PauForm settings;
-  double coefficient[kPauMaxRows];  // a_j at j, b_k at m + 1 + k
+  Table table;  // a_j at j, b_k at m + 1 + k
+  typename S::U key;
+  int lane;
   double x, z, scale, sign, p, slope;
   int top, bottom;
 
-  MMACT_COLD double b(int k) const { return coefficient[settings.m + 1 + k]; }
+  MMACT_COLD double coefficient(int row) const {
+    auto value = table.at(row);
+    if constexpr (kNoise) value = value * PauNoise<S>::factor(settings, row, key);
+    return S::get(value, lane);
+  }
+  MMACT_COLD double b(int k) const { return coefficient(settings.m + 1 + k); }
 
-  // To be called when settings, coefficients and x are set.
+  // To be called when settings, table, key, lane and x are set.
   MMACT_COLD void prepare() {
     z = 1 / x;
-    for (top = settings.m; top > 0 && coefficient[top] == 0;) --top;
+    for (top = settings.m; top > 0 && coefficient(top) == 0;) --top;
     for (bottom = settings.n; bottom > 0 && b(bottom) == 0;) --bottom;
     const double t = settings.abs_x && z < 0 ? -z : z;
     double a = 0, unit = settings.constant, logarithmic = 0;  // x A' = x^bottom logarithmic
     for (int k = 0; k <= bottom; ++k) {
-      a = a * t + b(k);
-      logarithmic = logarithmic * t + k * b(k);
+      const double c = b(k);
+      a = a * t + c;
+      logarithmic = logarithmic * t + k * c;
     }
     for (int k = 0; k < bottom; ++k) unit *= t;
     const double odd = bottom % 2 == 1 && x < 0 ? -1 : 1;  // x^bottom / |x|^bottom
@@ -61,8 +92,9 @@ struct PauFar {
     p = 0;
     double derived = 0;  // x P' = x^top derived
     for (int j = 0; j <= top; ++j) {
-      p = p * z + coefficient[j];
-      derived = derived * z + j * coefficient[j];
+      const double c = coefficient(j);
+      p = p * z + c;
+      derived = derived * z + j * c;
     }
     // x Q' / Q; |x|^bottom and x^bottom differ by odd where the b multiply powers of |x|.
     const double ratio = sign * logarithmic * scale * (settings.abs_x ? odd : 1);
@@ -90,8 +122,9 @@ struct PauFar {
 };
 
 // kM and kN are the orders, or -1 if they are known only at run time. The numbers of a channel: a_0
-// to a_m, b_0 to b_n. `index` numbers the elements of the tensor, for the noise.
-template <class S, int kM, int kN, bool kNoise, class Rows>
+// to a_m, b_0 to b_n, in `rows`, and in `table` for what is rare. `index` numbers the elements of
+// the tensor, for the noise.
+template <class S, int kM, int kN, bool kNoise, class Rows, class Table>
 struct Pau {
   using V = typename S::V;
   using U = typename S::U;
@@ -101,27 +134,16 @@ struct Pau {
 
   PauForm settings;
   Rows rows;
+  Table table;
 
   MMACT_HD int m() const { return kM >= 0 ? kM : settings.m; }
   MMACT_HD int n() const { return kN >= 0 ? kN : settings.n; }
-  MMACT_HD int sums() const { return m() + n() + 2; }
 
-  // A bijection of 32-bit numbers whose output looks random.
-  MMACT_HD static U mix(U h) {
-    h = ((h ^ (h >> 16)) * 0x7feb352du) & 0xffffffffu;
-    h = ((h ^ (h >> 15)) * 0x846ca68bu) & 0xffffffffu;
-    return h ^ (h >> 16);
-  }
   MMACT_HD U element_key(U index) const {
     if constexpr (!kNoise) return index;
-    return mix((index + settings.seed_low) & 0xffffffffu);
+    return PauNoise<S>::mix((index + settings.seed_low) & 0xffffffffu);
   }
-  // By how much the noise multiplies a coefficient.
-  MMACT_HD V factor(int row, U key) const {
-    const uint32_t of_row = settings.seed_high + static_cast<uint32_t>(row) * 0x9e3779b9u;
-    const V uniform = S::from_bits(mix(key ^ of_row) >> 8);  // [0, 2^24)
-    return S::fma(uniform, S::set(settings.noise / 8388608), S::set(1 - settings.noise));
-  }
+  MMACT_HD V factor(int row, U key) const { return PauNoise<S>::factor(settings, row, key); }
   MMACT_HD V coefficient(int row, U key) const {
     if constexpr (kNoise) return rows.at(row) * factor(row, key);
     return rows.at(row);
@@ -215,12 +237,8 @@ struct Pau {
     const double value = S::get(x, lane);
     return value > settings.limit || value < -settings.limit;
   }
-  MMACT_HD PauFar<S> far_element(V x, U key, int lane) const {
-    PauFar<S> far;
-    far.settings = settings;
-    for (int row = 0; row < sums(); ++row)
-      far.coefficient[row] = S::get(coefficient(row, key), lane);
-    far.x = S::get(x, lane);
+  MMACT_HD auto far_element(V x, U key, int lane) const {
+    PauFar<S, kNoise, Table> far{settings, table, key, lane, S::get(x, lane)};
     far.prepare();
     return far;
   }
@@ -242,9 +260,9 @@ struct PauFormula {
     }
     if constexpr (kUsual) {
       using Local = LocalRows<typename S::V, 5 + 4 + 2>;
-      return Pau<S, 5, 4, kNoise, Local>{mine, Local::load(column)};
+      return Pau<S, 5, 4, kNoise, Local, Column>{mine, Local::load(column), column};
     } else {
-      return Pau<S, -1, -1, kNoise, Column>{mine, column};
+      return Pau<S, -1, -1, kNoise, Column, Column>{mine, column, column};
     }
   }
 };

@@ -17,6 +17,7 @@
 #include <tuple>
 #include <utility>
 
+#include "autograd.h"
 #include "checks.h"
 #include "devices.h"
 
@@ -68,11 +69,16 @@ struct Op<Device, Description, void(Arguments...)> {
 
 }  // namespace mmact
 
-// Registers the kernels of an op for all devices.
-#define MMACT_REGISTER(Description)      \
-  namespace {                            \
-  using Registered = mmact::Description; \
-  }                                      \
+// Registers the kernels of an op for all devices, and its derivative.
+#define MMACT_REGISTER(Description)                                                            \
+  namespace {                                                                                  \
+  using Registered = mmact::Description;                                                       \
+  }                                                                                            \
+  TORCH_LIBRARY_IMPL(mmact, Autograd, m) {                                                     \
+    constexpr size_t kFirst = Registered::kFirstLearned;                                       \
+    m.impl(Registered::kName, mmact::autograd_of(Registered::kName, 1 + kFirst,                \
+                                                 Registered::Settings::kParameters - kFirst)); \
+  }                                                                                            \
   MMACT_FOR_EACH_DEVICE(MMACT_REGISTER_ON)
 #define MMACT_REGISTER_ON(key, Name) \
   TORCH_LIBRARY_IMPL(mmact, key, m) { mmact::Op<mmact::Name##Device, Registered>::add_to(m); }

@@ -26,8 +26,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import reference
+from ..ops._arguments import number, positive
+from ..ops._library import dense
+from ..ops.acon import acon
 from ..ops.reference import opmath_dtype
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation
 
 
 class AconC(ChannelActivation):
@@ -77,12 +81,12 @@ class AconC(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
-        self._initial = {'p1': p1, 'p2': p2, 'beta': beta}
-        for name, value in self._initial.items():
-            if value is not None and not math.isfinite(value):
-                raise ValueError(
-                    f'{type(self).__name__}: {name} must be a finite number, got {value!r}'
-                )
+        owner = type(self).__name__
+        self._initial: dict[str, float | None] = {
+            name: None if value is None else number(owner, name, value)
+            for name, value in (('p1', p1), ('p2', p2))
+        }
+        self._initial['beta'] = number(owner, 'beta', beta)
         self._start()
 
     def build(self, num_functions: int) -> None:
@@ -92,19 +96,9 @@ class AconC(ChannelActivation):
             values = values.normal_() if value is None else values.fill_(value)
             setattr(self, name, nn.Parameter(values))
 
-    def switch(self, x: Tensor, dim: int) -> Tensor:
-        """beta, to be broadcast against x, whose channels are at dimension dim."""
-        return _along(self.beta.to(x.dtype), x, dim)
-
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
-        dim = self._dim(x)
-        value = x.to(opmath_dtype(x.dtype))
-        p2 = _along(self.p2.to(value.dtype), x, dim)
-        difference = _along(self.p1.to(value.dtype), x, dim) - p2
-        gate = torch.sigmoid(self.switch(value, dim) * difference * value)
-        # One product with x: where the gate is 0 or 1, an infinite x gives the line that it chose.
-        return (value * (p2 + difference * gate)).to(x.dtype)
+        return acon(x, self.p1, self.p2, self.beta, self._dim(x))
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""
@@ -158,10 +152,8 @@ class MetaAconC(AconC):
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        if not _positive_int(reduction):
-            raise ValueError(f'MetaAconC: reduction must be a positive integer, got {reduction!r}')
         nn.Module.__init__(self)
-        self.reduction = reduction
+        (self.reduction,) = positive(type(self).__name__, reduction=reduction)
         super().__init__(num_channels, p1=p1, p2=p2, channel_dim=channel_dim)
 
     def build(self, num_channels: int) -> None:
@@ -176,25 +168,26 @@ class MetaAconC(AconC):
                 setattr(self, f'{name}_{part}', nn.Parameter(values))
 
     def switch(self, x: Tensor, dim: int) -> Tensor:
-        """beta of each sample and channel, to be broadcast against x."""
-        dim %= x.dim()
+        """beta of each sample and channel, (B, C), in the arithmetic dtype of x."""
+        dtype = opmath_dtype(x.dtype)
+        pixels = [d for d in range(1, x.dim()) if d != dim % x.dim()]
+        mean = x.mean(pixels, dtype=dtype) if pixels else x.to(dtype)
+        for name in ('fc1', 'fc2'):
+            bias = getattr(self, f'{name}_bias').to(dtype)
+            weight = getattr(self, f'{name}_weight').to(dtype).view(bias.numel(), -1)
+            mean = F.linear(mean, weight, bias)
+        return mean.sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the function to x, a tensor with C channels at ``channel_dim``."""
+        dim = self._dim(x)
         if dim == 0:
             raise ValueError('MetaAconC: dimension 0 holds the samples, not the channels')
-        pixels = [d for d in range(1, x.dim()) if d != dim]
-        mean = x.mean(pixels) if pixels else x
-        for name in ('fc1', 'fc2'):
-            bias = getattr(self, f'{name}_bias').to(x.dtype)
-            weight = getattr(self, f'{name}_weight').to(x.dtype).view(bias.numel(), -1)
-            mean = F.linear(mean, weight, bias)
-        shape = [size if d in (0, dim) else 1 for d, size in enumerate(x.shape)]
-        return mean.sigmoid().view(shape)
-
-
-def _along(values: Tensor, x: Tensor, dim: int) -> Tensor:
-    """(G,) shaped to broadcast against x, whose channels are at dimension dim."""
-    if values.numel() == 1:
-        return values.reshape(())
-    values = values.repeat_interleave(x.size(dim) // values.numel())
-    shape = [1] * x.dim()
-    shape[dim] = -1
-    return values.view(shape)
+        # To the op every channel of every sample is a channel. Formats that do not have samples and
+        # channels side by side are copied.
+        rows = x.movedim(dim, 1)
+        p1, p2 = (p.repeat(x.size(0)) for p in (self.p1, self.p2))
+        # Without samples there are no channels, which the reference alone allows.
+        function = acon if x.size(0) > 0 else reference.acon
+        y = function(rows.flatten(0, 1), p1, p2, self.switch(x, dim).flatten(), 0)
+        return dense(x, y.view(rows.shape).movedim(1, dim))

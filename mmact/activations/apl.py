@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import piecewise_linear
+from ..ops._arguments import positive
 from ..ops.reference import opmath_dtype
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation
 
 
 class APL(ChannelActivation):
@@ -74,9 +75,7 @@ class APL(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
-        if not _positive_int(S):
-            raise ValueError(f'APL: S must be a positive integer, got {S!r}')
-        self.S = S
+        (self.S,) = positive(type(self).__name__, S=S)
         self._start()
 
     def build(self, num_functions: int) -> None:

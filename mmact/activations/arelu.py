@@ -18,11 +18,10 @@ Where the paper leaves a choice, or errs:
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
+from ..ops._arguments import number
 from ..ops.arelu import arelu
 from ..ops.reference import ARELU_CLAMP
 from .base import Activation
@@ -57,16 +56,14 @@ class ELSA(Activation):
 
     def __init__(self, *, alpha: float = 0.9, beta: float = 2.0, inplace: bool = False) -> None:
         super().__init__()
-        low, high = ARELU_CLAMP
-        if not low <= alpha <= high:
-            raise ValueError(
-                f'{type(self).__name__}: alpha must be in [{low}, {high}], got {alpha!r}: outside, '
-                f'the clamp of section 3.2 gives it no gradient, and it would never learn'
-            )
-        if not math.isfinite(beta):
-            raise ValueError(f'{type(self).__name__}: beta must be finite, got {beta!r}')
-        self.alpha = nn.Parameter(torch.tensor([float(alpha)]))
-        self.beta = nn.Parameter(torch.tensor([float(beta)]))
+        owner, (low, high) = type(self).__name__, ARELU_CLAMP
+        wanted = (
+            f'in [{low}, {high}] (outside, the clamp of section 3.2 gives it no gradient, and it '
+            f'would never learn)'
+        )
+        alpha = number(owner, 'alpha', alpha, low, high, wanted=wanted)
+        self.alpha = nn.Parameter(torch.tensor([alpha]))
+        self.beta = nn.Parameter(torch.tensor([number(owner, 'beta', beta)]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""

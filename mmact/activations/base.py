@@ -33,6 +33,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
+from ..ops._arguments import dense_floats, optional
+
 
 @functools.cache
 def _signature(cls: Any) -> inspect.Signature:
@@ -83,6 +85,8 @@ class Activation(nn.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """As of any module. In a graph of torch.fx an activation is one node, as nn.PReLU is."""
         if not (args and isinstance(args[0], fx.Proxy)):
+            if args:
+                dense_floats(type(self).__name__, 'x', args[0])
             return super().__call__(*args, **kwargs)
         tracer: Any = args[0].tracer
 
@@ -160,15 +164,9 @@ class ChannelActivation(Activation):
     ) -> None:
         super().__init__()
         name = type(self).__name__
-        for argument, value in (('num_channels', num_channels), ('num_groups', num_groups)):
-            if value is not None and not _positive_int(value):
-                raise ValueError(
-                    f'{name}: {argument} must be a positive integer or None, got {value!r}'
-                )
-        if channel_dim is not None and (
-            not isinstance(channel_dim, int) or isinstance(channel_dim, bool)
-        ):
-            raise ValueError(f'{name}: channel_dim must be an integer or None, got {channel_dim!r}')
+        num_channels = optional(name, 'num_channels', num_channels, 1)
+        num_groups = optional(name, 'num_groups', num_groups, 1)
+        channel_dim = optional(name, 'channel_dim', channel_dim)
         if num_channels is not None and num_groups is not None and num_channels % num_groups:
             raise ValueError(
                 f'{name}: {num_channels} channels cannot be shared by num_groups={num_groups}'

@@ -19,20 +19,24 @@ Where the paper leaves a choice, or errs:
   be outside.
 - Velocities are in units of x per unit of time, whatever the domain, and 0 at both ends in every
   version, so that num_cells - 1 are learned (the 9 of Table 8).
-- The text does not give the smoothness prior in numbers; see :class:`DiTAC`.
+- The text does not give the smoothness prior in numbers; see :class:`DiTAC`. The authors' program
+  has two, one to draw from and one to regularise with, both on the slopes and offsets of the cells:
+  ``prior='authors'``. It multiplies theta by the precision matrix elementwise to get the gradient of
+  the regulariser; here it is the gradient of the quadratic form.
 """
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..ops._arguments import choice, integer, number
 from ..ops.cpab import check_domain, cpab
 from ..ops.reference import opmath_dtype
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation
 
 #: The versions, and their default domains.
 DOMAINS: dict[str, tuple[float, float]] = {
@@ -68,6 +72,49 @@ def _prior_factor_on(device: torch.device, dtype: torch.dtype, *prior) -> Tensor
     return _prior_factor(*prior).to(device, dtype)
 
 
+@lru_cache
+def _authors_prior(num_cells: int) -> tuple[Tensor, Tensor]:
+    """The priors of the authors' program, for velocities v at the inner knots of [0, 1].
+
+    A field is there a vector of slopes and offsets of the cells, in turn, in an orthonormal basis
+    of those that are continuous and 0 at both ends.
+
+    Returns:
+        R, (N - 1, N - 1): v = R z is a draw for a standard normal z. Q, (N - 1, N - 1): v^T Q v is
+        the regulariser.
+    """
+    options: dict[str, Any] = dict(dtype=torch.float64, device='cpu')
+    knots = torch.arange(num_cells + 1, **options) / num_cells
+    velocity = torch.eye(num_cells + 1, **options)[:, 1:-1]
+    slope = num_cells * velocity.diff(dim=0)
+    offset = velocity[:-1] - knots[:-1, None] * slope
+    basis, triangle = torch.linalg.qr(torch.stack([slope, offset], 1).flatten(0, 1))
+
+    # The draw: length scale 5 and variance 2^2. The distance of a slope and an offset counts as 100
+    # times the largest one.
+    centres = (knots[1:] + knots[:-1]) / 2
+    distance = (centres - centres[:, None]).abs()
+    far = (100 * distance.max()).expand_as(distance)
+    blocks = torch.stack([torch.stack([distance, far], 2), torch.stack([far, distance], 2)], 1)
+    distance = blocks.reshape(2 * num_cells, 2 * num_cells)
+    covariance = basis.T @ (2**2 * torch.exp(-distance / (2 * 5**2))) @ basis
+    values, vectors = torch.linalg.eigh(covariance)
+    draw = torch.linalg.solve_triangular(triangle, vectors * values.clamp(min=0).sqrt(), upper=True)
+
+    # The regulariser: length scale 5 and variance (2 D)^2 of D numbers placed evenly on [-1, 1].
+    place = torch.linspace(-1, 1, 2 * num_cells, **options)
+    distance = (place - place[:, None]).abs()
+    covariance = basis.T @ (torch.exp(-2 * distance / 5) * (4 * num_cells) ** 2) @ basis
+    covariance += torch.finfo(torch.float32).eps * torch.eye(num_cells - 1, **options)
+    return draw, triangle.T @ torch.linalg.solve(covariance, triangle)
+
+
+@lru_cache
+def _authors_precision_on(device: torch.device, dtype: torch.dtype, num_cells: int) -> Tensor:
+    """Q of _authors_prior on a device, which it is copied to once."""
+    return _authors_prior(num_cells)[1].to(device, dtype)
+
+
 class DiTAC(ChannelActivation):
     """Diffeomorphism-based trainable activation: GELU or others of a learned CPAB transformation.
 
@@ -87,7 +134,8 @@ class DiTAC(ChannelActivation):
     The smoothness prior: theta, divided by the width b - a, is a Gaussian process over the knots,
     of mean 0 and covariance variance * exp(-d^2 / (2 length_scale^2)), d being the distance of
     two knots divided by b - a, given that it is 0 at both ends. A millionth of the variance is
-    added to the diagonal.
+    added to the diagonal. With ``prior='authors'`` it is that of the authors' program, which
+    regularises with a weight of 0.1 (``ActivationRegularizerHook``).
 
     Args:
         num_channels: Number of channels C, of use where num_groups is not 1. None takes it from the
@@ -99,8 +147,9 @@ class DiTAC(ChannelActivation):
             and 'leaky', (-3, 3) for 'inf'. The module's docstring says why.
         negative_slope: Slope of LeakyReLU below 0, of 'leaky'.
         init: ``'zero'``, or ``'prior'`` to draw theta from the smoothness prior.
-        length_scale: Of the prior, as a fraction of b - a.
-        variance: Of the prior, as a fraction of (b - a)^2.
+        prior: ``'knots'``, the one above, or ``'authors'``, those of the authors' program.
+        length_scale: Of the prior ``'knots'``, as a fraction of b - a.
+        variance: Of the prior ``'knots'``, as a fraction of (b - a)^2.
         num_groups: Number of functions G. 1: one for the layer (the paper's setting), which needs
             no number of channels; None: one for each channel; a divisor of C: groups of
             neighbouring channels share one.
@@ -143,6 +192,7 @@ class DiTAC(ChannelActivation):
         domain: tuple[float, float] | None = None,
         negative_slope: float = 0.01,
         init: str = 'zero',
+        prior: str = 'knots',
         length_scale: float = 0.1,
         variance: float = 1e-3,
         num_groups: int | None = 1,
@@ -150,35 +200,20 @@ class DiTAC(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
-        if version not in DOMAINS:
-            raise ValueError(
-                f'DiTAC: version must be one of {", ".join(map(repr, DOMAINS))}, got {version!r}'
-            )
-        if not _positive_int(num_cells) or num_cells < 2:
-            raise ValueError(f'DiTAC: num_cells must be an integer from 2 on, got {num_cells!r}')
-        if init not in ('zero', 'prior'):
-            raise ValueError(f"DiTAC: init must be 'zero' or 'prior', got {init!r}")
-        for name, value, low in (
-            ('negative_slope', negative_slope, -math.inf),
-            ('length_scale', length_scale, 0),
-            ('variance', variance, 0),
-        ):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or value <= low:
-                kind = 'a finite number' if low < 0 else 'a positive number'
-                raise ValueError(f'DiTAC: {name} must be {kind}, got {value!r}')
-        self.domain = check_domain('DiTAC', DOMAINS[version] if domain is None else domain)
+        owner = type(self).__name__
+        self.version = choice(owner, 'version', version, DOMAINS)
+        self.num_cells = integer(owner, 'num_cells', num_cells, 2)
+        self.init = choice(owner, 'init', init, ('zero', 'prior'))
+        self.prior = choice(owner, 'prior', prior, ('knots', 'authors'))
+        self.negative_slope = number(owner, 'negative_slope', negative_slope)
+        self.length_scale = number(owner, 'length_scale', length_scale, above=0)
+        self.variance = number(owner, 'variance', variance, above=0)
+        self.domain = check_domain(owner, DOMAINS[version] if domain is None else domain)
         if version == 'ge' and self.domain[0] != 0:
             raise ValueError(
-                f"DiTAC: the domain of version 'ge' must begin at 0, got {domain!r} (version "
+                f"{owner}: the domain of version 'ge' must begin at 0, got {domain!r} (version "
                 f"'gelu' takes any)"
             )
-        self.version = version
-        self.num_cells = num_cells
-        self.negative_slope = float(negative_slope)
-        self.init = init
-        self.length_scale = float(length_scale)
-        self.variance = float(variance)
         self._start()
 
     def build(self, num_functions: int) -> None:
@@ -187,7 +222,9 @@ class DiTAC(ChannelActivation):
         if self.init == 'prior':
             a, b = self.domain
             noise = torch.randn(theta.shape, dtype=torch.float64, device='cpu')
-            theta.copy_((b - a) * (noise @ _prior_factor(*self._prior()).T))
+            authors = self.prior == 'authors'
+            root = _authors_prior(self.num_cells)[0] if authors else _prior_factor(*self._prior())
+            theta.copy_((b - a) * (noise @ root.T))
         self.theta = nn.Parameter(theta.reshape(-1))
 
     def _prior(self) -> tuple[int, float, float]:
@@ -205,7 +242,7 @@ class DiTAC(ChannelActivation):
 
         Returns:
             One number, differentiable in theta, summed over channels. For a theta drawn from the
-            prior it is on average the number of elements of theta.
+            prior ``'knots'`` it is on average the number of elements of theta.
 
         Raises:
             RuntimeError: If the number of channels is not known.
@@ -213,6 +250,10 @@ class DiTAC(ChannelActivation):
         self.require_resolved()
         a, b = self.domain
         theta = self.rows('theta').T.to(opmath_dtype(self.theta.dtype))
+        if self.prior == 'authors':
+            precision = _authors_precision_on(theta.device, theta.dtype, self.num_cells)
+            velocity = theta / (b - a)
+            return (velocity * (precision @ velocity)).sum()
         factor = _prior_factor_on(theta.device, theta.dtype, *self._prior())
         whitened = torch.linalg.solve_triangular(factor, theta / (b - a), upper=False)
         return whitened.square().sum()

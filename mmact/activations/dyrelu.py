@@ -31,9 +31,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._arguments import number, optional, positive, several
 from ..ops.dyrelu import dyrelu
 from ..ops.dyrelu_squeeze import dyrelu_squeeze
-from .base import ChannelActivation, ChannelsError, _positive_int, where
+from .base import ChannelActivation, ChannelsError, where
 
 
 class _DyReLU(ChannelActivation):
@@ -62,41 +63,34 @@ class _DyReLU(ChannelActivation):
         reduction: int = 8,
         alphas: Sequence[float] | None = None,
         betas: Sequence[float] | None = None,
-        lambda_a: float = 1.0,
-        lambda_b: float = 0.5,
+        lambda_a: float | Sequence[float] = 1.0,
+        lambda_b: float | Sequence[float] = 0.5,
         context_channels: int | None = None,
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, channel_dim=channel_dim)
-        sizes = dict(K=K, reduction=reduction)
-        if context_channels is not None:
-            sizes['context_channels'] = context_channels
-        for name, value in sizes.items():
-            if not _positive_int(value):
-                raise ValueError(
-                    f'{type(self).__name__}: {name} must be a positive integer, got {value!r}'
-                )
-        self.K, self.reduction, self.context_channels = K, reduction, context_channels
-        self.alphas = self._numbers('alphas', [1.0] + [0.0] * (K - 1) if alphas is None else alphas)
-        self.betas = self._numbers('betas', [0.0] * K if betas is None else betas)
+        owner = type(self).__name__
+        self.K, self.reduction = positive(owner, K=K, reduction=reduction)
+        self.context_channels = optional(owner, 'context_channels', context_channels, 1)
+        K = self.K
+        alphas = [1.0] + [0.0] * (K - 1) if alphas is None else alphas
+        self.alphas = list(several(owner, 'alphas', alphas, K))
+        self.betas = list(several(owner, 'betas', [0.0] * K if betas is None else betas, K))
         self.lambda_a, self.lambda_b = lambda_a, lambda_b
-        self._numbers('lambda_a and lambda_b', [lambda_a, lambda_b], 2)
         # Eq. 4 with the residual 2 s - 1 is a line in s; for all coefficients at once, in the order
         # of Eq. 2: slopes, then intercepts.
-        scale = [lambda_a] * K + [lambda_b] * K
+        scale = self._ranges('lambda_a', lambda_a) + self._ranges('lambda_b', lambda_b)
         lowest = [a - s for a, s in zip(self.alphas + self.betas, scale, strict=True)]
         self._lines = [_runs(lowest), _runs([2 * s for s in scale])]
         self._start()
 
-    def _numbers(self, name: str, values: Sequence[float], count: int | None = None) -> list[float]:
-        values = [float(value) for value in values]
-        count = self.K if count is None else count
-        if len(values) != count or not all(map(math.isfinite, values)):
-            raise ValueError(
-                f'{type(self).__name__}: {name} must be {count} finite numbers, got {values}'
-            )
-        return values
+    def _ranges(self, name: str, given: float | Sequence[float]) -> list[float]:
+        """One range for each function."""
+        owner, wanted = type(self).__name__, f'a finite number, or {self.K} of them'
+        if isinstance(given, Sequence) and not isinstance(given, str):
+            return list(several(owner, name, given, self.K, wanted))
+        return [number(owner, name, given, wanted=wanted)] * self.K
 
     def _start(self) -> None:
         if self.num_channels is not None:
@@ -229,8 +223,10 @@ class DyReLUB(_DyReLU):
         reduction: R: the first linear layer has C // R units, but at least one.
         alphas: K initial slopes; 1, 0, ..., 0 by default.
         betas: K initial intercepts; zeros by default.
-        lambda_a: Range of the slopes around the initial ones (Eq. 4).
-        lambda_b: Range of the intercepts.
+        lambda_a: Range of the slopes around the initial ones (Eq. 4); or K ranges, one for each
+            function. A function of ranges 0 keeps its initial line: Table 7's max{ax + b, 0} is
+            ``lambda_a=(1, 0), lambda_b=(0.5, 0)``.
+        lambda_b: Range of the intercepts, likewise.
         context_channels: Number of channels of what the hyper function sees, if that is a tensor of
             its own (see ``forward``) and does not have C.
         channel_dim: Dimension that holds the channels, not 0; None to take it from the
@@ -268,8 +264,8 @@ class DyReLUA(_DyReLU):
         reduction: R: the first linear layer has C // R units, but at least one.
         alphas: K initial slopes; 1, 0, ..., 0 by default.
         betas: K initial intercepts; zeros by default.
-        lambda_a: Range of the slopes around the initial ones (Eq. 4).
-        lambda_b: Range of the intercepts.
+        lambda_a: As for :class:`DyReLUB`.
+        lambda_b: As for :class:`DyReLUB`.
         context_channels: As for :class:`DyReLUB`.
         channel_dim: As for :class:`DyReLUB`.
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
@@ -303,8 +299,8 @@ class DyReLUC(_DyReLU):
         reduction: R: the first linear layer has C // R units, but at least one.
         alphas: K initial slopes; 1, 0, ..., 0 by default.
         betas: K initial intercepts; zeros by default.
-        lambda_a: Range of the slopes around the initial ones (Eq. 4).
-        lambda_b: Range of the intercepts.
+        lambda_a: As for :class:`DyReLUB`.
+        lambda_b: As for :class:`DyReLUB`.
         temperature: tau of Eq. 5.
         gamma: Average attention before the cut at 1: gamma of Eq. 5 in units of the number of
             pixels, 1/3 in the paper.
@@ -336,10 +332,9 @@ class DyReLUC(_DyReLU):
         gamma: float = 1 / 3,
         **kwargs,
     ) -> None:
-        for name, value in dict(temperature=temperature, gamma=gamma).items():
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f'{type(self).__name__}: {name} must be positive, got {value!r}')
-        self.temperature, self.gamma = temperature, gamma
+        owner = type(self).__name__
+        self.temperature = number(owner, 'temperature', temperature, above=0)
+        self.gamma = number(owner, 'gamma', gamma, above=0)
         super().__init__(num_channels, **kwargs)
 
     def build(self, num_channels: int) -> None:

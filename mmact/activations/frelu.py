@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import ChannelActivation, ChannelsError, _positive_int, where
+from ..ops._arguments import integer, refuse
+from .base import ChannelActivation, ChannelsError, where
 
 
 class FReLU(ChannelActivation):
@@ -45,9 +46,10 @@ class FReLU(ChannelActivation):
         self, num_channels: int | None = None, *, kernel_size: int = 3, inplace: bool = False
     ) -> None:
         super().__init__(num_channels, channel_dim=1)
-        if not _positive_int(kernel_size) or kernel_size % 2 == 0:
-            raise ValueError(f'FReLU: kernel_size must be odd and positive, got {kernel_size!r}')
-        self.kernel_size = kernel_size
+        owner, wanted = type(self).__name__, 'odd and positive'
+        self.kernel_size = integer(owner, 'kernel_size', kernel_size, 1, wanted=wanted)
+        if self.kernel_size % 2 == 0:
+            refuse(owner, 'kernel_size', wanted, kernel_size)
         self._start()
 
     def build(self, num_functions: int) -> None:

@@ -20,8 +20,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..ops._arguments import integer, positive
 from ..ops.pau import MAX_ORDER, pau
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation
 from .functions import Function
 from .pau_init import initial_coefficients
 
@@ -75,23 +76,16 @@ class GroupRational(ChannelActivation):
         channel_dim: int | None = None,
         inplace: bool = False,
     ) -> None:
-        if not _positive_int(num_groups):
-            raise ValueError(
-                f'GroupRational: num_groups must be a positive integer, got {num_groups!r}'
-            )
-        for name, value in (('m', m), ('n', n)):
-            if not _positive_int(value) or value >= MAX_ORDER:
-                raise ValueError(
-                    f'GroupRational: {name} must be a positive integer below {MAX_ORDER}, '
-                    f'got {value!r}'
-                )
+        owner = type(self).__name__
+        (num_groups,) = positive(owner, num_groups=num_groups)
+        m, n = (integer(owner, k, v, 1, MAX_ORDER - 1) for k, v in (('m', m), ('n', n)))
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
         self.m, self.n, self.init = m, n, init
-        if init == 'identity':
+        if isinstance(init, str) and init == 'identity':
             a, b = torch.zeros(m + 1), torch.zeros(n)
             a[1] = 1
         else:
-            a, b = initial_coefficients(init, m, n, 'A', 'GroupRational')
+            a, b = initial_coefficients(init, m, n, 'A', owner)
         dtype, device = torch.get_default_dtype(), torch.empty(0).device
         self.numerator = nn.Parameter(a.to(device, dtype))
         self.denominator = nn.Parameter(b.to(device, dtype).repeat(num_groups))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..ops._arguments import integer
 from ..ops._compat import is_compiling
-from .base import ChannelActivation, ChannelsError, _positive_int, where
+from .base import ChannelActivation, ChannelsError, where
 
 
 class Maxout(ChannelActivation):
@@ -53,9 +54,7 @@ class Maxout(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, channel_dim=channel_dim)
-        if not _positive_int(k) or k < 2:
-            raise ValueError(f'Maxout: k must be an integer >= 2, got {k!r}')
-        self.k = k
+        self.k = integer(type(self).__name__, 'k', k, 2)
         self._start()
 
     def build(self, num_functions: int) -> None:

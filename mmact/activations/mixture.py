@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import piecewise_linear
+from ..ops._arguments import choice
 from .base import Activation
 
 
@@ -51,9 +52,7 @@ class Mixture(Activation):
 
     def __init__(self, *, hull: str = 'affine', inplace: bool = False) -> None:
         super().__init__()
-        if hull not in ('affine', 'convex'):
-            raise ValueError(f"Mixture: hull must be 'affine' or 'convex', got {hull!r}")
-        self.hull = hull
+        self.hull = choice(type(self).__name__, 'hull', hull, ('affine', 'convex'))
         self.weight = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -22,8 +22,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..ops._arguments import integer, number
 from ..ops.pau import MAX_ORDER, pau
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation
 from .functions import Function
 from .pau_init import initial_coefficients
 
@@ -88,14 +89,10 @@ class PAU(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
-        for name, order in (('m', m), ('n', n)):
-            if not _positive_int(order) or order >= MAX_ORDER:
-                raise ValueError(
-                    f'{type(self).__name__}: {name} must be an integer from 1 to {MAX_ORDER - 1}, '
-                    f'got {order!r}'
-                )
+        owner = type(self).__name__
+        m, n = (integer(owner, k, v, 1, MAX_ORDER - 1) for k, v in (('m', m), ('n', n)))
         # Fitted now, so that a wrong name or function fails where it is written.
-        self._initial = initial_coefficients(init, m, n, version, type(self).__name__)
+        self._initial = initial_coefficients(init, m, n, version, owner)
         self.m, self.n, self.init, self.version = m, n, init, version
         self._start()
 
@@ -140,9 +137,7 @@ class RPAU(PAU):
 
     def __init__(self, num_channels: int | None = None, *, alpha: float = 0.01, **kwargs) -> None:
         super().__init__(num_channels, **kwargs)
-        if not 0 <= alpha <= 1:
-            raise ValueError(f'RPAU: alpha must be in [0, 1], got {alpha!r}')
-        self.alpha = float(alpha)
+        self.alpha = number(type(self).__name__, 'alpha', alpha, 0, 1, wanted='in [0, 1]')
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..ops._arguments import choice, integer, positive, refuse, several
+
 VERSIONS = ('A', 'B', 'C', 'N')
 CONSTANT = {'A': 1.0, 'B': 1.0, 'C': 0.1, 'N': 1.0}  # what a denominator adds to its polynomial
 
@@ -57,8 +59,9 @@ def fit_pau(
     """
     if not callable(function):
         raise TypeError(f'fit_pau: function must be callable, got {type(function).__name__}')
-    check_form(m, n, version)
+    m, n = check_form(m, n, version, 'fit_pau')
     x = _grid(interval, num_points, m, n)
+    num_points = len(x)
     y = _values(function, x)
     # On [-1, 1], with values up to 1, powers and damping have one scale.
     width, height = x.abs().max(), y.abs().max()
@@ -84,30 +87,21 @@ def fit_pau(
     return numerator, denominator
 
 
-def check_form(m: int, n: int, version: str, owner: str = 'PAU') -> None:
-    """Raises a ValueError for degrees or a version that there are not."""
-    for name, value in (('m', m), ('n', n)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(
-                f'{owner}: {name} must be a positive integer (a degree), got {value!r}'
-            )
-    if version not in VERSIONS:
-        raise ValueError(f'{owner}: version must be one of {", ".join(VERSIONS)}, got {version!r}')
+def check_form(m: int, n: int, version: str, owner: str = 'PAU') -> tuple[int, int]:
+    """Raises a ValueError for degrees or a version that there are not; returns the degrees."""
+    choice(owner, 'version', version, VERSIONS)
+    m, n = positive(owner, m=m, n=n)
+    return m, n
 
 
 def _grid(interval: tuple[float, float], num_points: int, m: int, n: int) -> Tensor:
-    try:
-        left, right = (float(end) for end in interval)
-    except (TypeError, ValueError):
-        left = right = math.nan
-    if not (math.isfinite(left) and math.isfinite(right) and left < right):
-        raise ValueError(f'fit_pau: interval must be two finite ascending ends, got {interval!r}')
+    wanted = 'two finite ascending ends'
+    left, right = several('fit_pau', 'interval', interval, 2, wanted)
+    if left >= right:
+        refuse('fit_pau', 'interval', wanted, interval)
     least = 4 * (m + n + 2)
-    if not isinstance(num_points, int) or num_points < least:
-        raise ValueError(
-            f'fit_pau: num_points must be an integer of at least {least} for degrees ({m}, {n}), '
-            f'got {num_points!r}'
-        )
+    wanted = f'an integer of at least {least} for degrees ({m}, {n})'
+    num_points = integer('fit_pau', 'num_points', num_points, least, wanted=wanted)
     return torch.linspace(left, right, num_points, dtype=torch.float64, device='cpu')
 
 

@@ -104,7 +104,7 @@ def initial_coefficients(
         ValueError: For an unknown name, and as :func:`fit_pau`.
         TypeError: If init is neither a name nor callable.
     """
-    check_form(m, n, version, owner)
+    m, n = check_form(m, n, version, owner)
     if callable(init):
         constant = isinstance(init, FunctionType | BuiltinFunctionType)
         if not constant or getattr(init, '__closure__', None):

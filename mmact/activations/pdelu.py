@@ -15,12 +15,11 @@ channel, or for the layer, that starts at 1.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._arguments import number
 from ..ops.reference import opmath_dtype
 from .base import ChannelActivation
 
@@ -71,14 +70,8 @@ class PDELU(ChannelActivation):
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
         # Below 0 the power of the bracket has an infinite derivative where the bracket is 0.
-        for name, value, good in (('t', t, '>= 0'), ('alpha', alpha, '')):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or (name == 't' and value < 0):
-                raise ValueError(
-                    f'PDELU: {name} must be a finite number {good}'.rstrip() + f', got {value!r}'
-                )
-        self.t = float(t)
-        self.initial_alpha = float(alpha)
+        self.t = number(type(self).__name__, 't', t, 0)
+        self.initial_alpha = number(type(self).__name__, 'alpha', alpha)
         self._start()
 
     def build(self, num_functions: int) -> None:

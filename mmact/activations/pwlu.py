@@ -24,17 +24,18 @@ Where the paper leaves a choice:
 
 from __future__ import annotations
 
-import math
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..ops import pwlu
+from ..ops._arguments import number, positive, refuse, several
 from ..ops._compat import is_compiling
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
-from .base import ChannelActivation, _positive_int
+from .base import ChannelActivation
 from .functions import Function, named_function
 
 _PHASES = ('learn', 'collect', 'fixed')  # a phase's index is what the phase_id buffer holds
@@ -120,30 +121,21 @@ class PWLU(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
-        if not _positive_int(num_intervals):
-            raise ValueError(
-                f'PWLU: num_intervals must be a positive integer, got {num_intervals!r}'
-            )
-        try:
-            left, right = (float(b) for b in bounds)
-        except (TypeError, ValueError):
-            left = right = math.nan
-        if not (math.isfinite(left) and math.isfinite(right) and right - left >= self.MIN_WIDTH):
-            raise ValueError(
-                f'PWLU: bounds must be two finite numbers, the left one smaller by '
-                f'{self.MIN_WIDTH} or more, got {bounds!r}'
-            )
-        if not isinstance(stat_momentum, (int, float)) or not 0 <= stat_momentum < 1:
-            raise ValueError(f'PWLU: stat_momentum must be in [0, 1), got {stat_momentum!r}')
-        self.num_intervals = num_intervals
+        owner = type(self).__name__
+        (self.num_intervals,) = positive(owner, num_intervals=num_intervals)
+        wanted = f'two finite numbers, the left one smaller by {self.MIN_WIDTH} or more'
+        left, right = several(owner, 'bounds', bounds, 2, wanted)
         self.bounds = (left, right)
+        if right - left < self.MIN_WIDTH:
+            refuse(owner, 'bounds', wanted, bounds)
         self.init = init
-        self._function = named_function(init, 'PWLU')
-        self.stat_momentum = stat_momentum
+        self._function = named_function(init, owner)
+        self.stat_momentum = number(owner, 'stat_momentum', stat_momentum, 0, below=1)
         # A copy of the phase_id buffer that forward can read without waiting for a GPU. No value
         # depends on it.
         self._phase = 'learn'
         self._unattended = False  # in phase I by a state dict, and nobody who would end it
+        self._waiting: list[tuple[Tensor, Tensor]] | None = None  # held statistics
         self._start()
 
     def build(self, num_functions: int) -> None:
@@ -223,6 +215,23 @@ class PWLU(ChannelActivation):
         """Says that phase I, which a state dict has brought, will be ended: no warning is due."""
         self._unattended = False
 
+    def hold_statistics(self) -> None:
+        """Keeps the statistics of coming batches back until :meth:`count_statistics`."""
+        self._waiting = []
+
+    def held_statistics(self) -> list[tuple[Tensor, Tensor]]:
+        """Returns (mean, variance), (G,) each, of every batch since :meth:`hold_statistics`."""
+        return self._waiting or []
+
+    def count_statistics(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Takes the statistics of batches into the running ones (Eq. 5) in the order given.
+
+        Distributed trainings give it what they have pooled of :meth:`held_statistics`.
+        """
+        self._waiting = None
+        for mean, var in batches:
+            self._count(mean, var)
+
     @torch.no_grad()
     def separate_bounds_(self) -> None:
         """Moves right bounds that came closer to the left one than MIN_WIDTH, or crossed it."""
@@ -240,6 +249,13 @@ class PWLU(ChannelActivation):
         x = x.reshape(1, -1) if groups == 1 else x.unflatten(dim, (groups, -1))
         dims = [d for d in range(x.dim()) if d != (0 if groups == 1 else dim)]
         var, mean = torch.var_mean(x, dims, correction=0)
+        if self._waiting is None:
+            self._count(mean, var)
+        else:
+            self._waiting.append((mean, var))
+
+    @torch.no_grad()
+    def _count(self, mean: Tensor, var: Tensor) -> None:
         std = var.sqrt()
         # A channel that overflowed (a skipped step under AMP) must not spoil its statistics.
         good = mean.isfinite() & std.isfinite()

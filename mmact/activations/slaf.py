@@ -14,19 +14,22 @@ Where the paper leaves a choice:
   variance 1, as after a BatchNorm.
 - A polynomial grows without bound: the PAU paper saw undefined values in training. Use it after a
   normalisation and with a low degree.
-- The AReLU paper's SLAF has 2 coefficients (Table 1). That is degree 1, an affine function.
+- The AReLU paper's SLAF has 2 coefficients (Table 1). That is degree 1, an affine function; its
+  authors' program starts it as 1 + x: ``SLAF(degree=1, init=(1, 1))``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..ops import pau
+from ..ops._arguments import integer, several
 from ..ops.pau import MAX_ORDER
-from .base import Activation, _positive_int
+from .base import Activation
 
 
 def _relu_polynomial(degree: int) -> list[float]:
@@ -58,6 +61,7 @@ class SLAF(Activation):
 
     Args:
         degree: Degree of the polynomial.
+        init: Initial coefficients of 1, x, ..., x^degree; None for those nearest to ReLU.
         inplace: Accepted because mmcv's ConvModule passes it; there is no in-place form.
 
     Shape:
@@ -67,7 +71,8 @@ class SLAF(Activation):
         coefficients: Those of 1, x, ..., x^degree, (degree + 1,).
 
     Raises:
-        ValueError: If degree is not an integer from 1 to ``MAX_ORDER`` - 1 of the rational op.
+        ValueError: If degree is not an integer from 1 to ``MAX_ORDER`` - 1 of the rational op, or
+            init has not degree + 1 finite numbers.
     """
 
     paper = (
@@ -77,14 +82,19 @@ class SLAF(Activation):
     year = 2019
     parameter_count = (4, 'layer')
 
-    def __init__(self, *, degree: int = 3, inplace: bool = False) -> None:
+    def __init__(
+        self, *, degree: int = 3, init: Sequence[float] | None = None, inplace: bool = False
+    ) -> None:
         super().__init__()
-        if not _positive_int(degree) or degree >= MAX_ORDER:
-            raise ValueError(
-                f'SLAF: degree must be an integer from 1 to {MAX_ORDER - 1}, got {degree!r}'
-            )
-        self.degree = degree
-        self.coefficients = nn.Parameter(torch.tensor(_relu_polynomial(degree)))
+        owner = type(self).__name__
+        self.degree = degree = integer(owner, 'degree', degree, 1, MAX_ORDER - 1)
+        wanted = f'{degree + 1} finite numbers, for the powers 0 to {degree}'
+        coefficients = (
+            _relu_polynomial(degree)
+            if init is None
+            else several(owner, 'init', init, degree + 1, wanted)
+        )
+        self.coefficients = nn.Parameter(torch.tensor(coefficients))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""

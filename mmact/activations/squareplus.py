@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..ops._arguments import number
 from ..ops.reference import opmath_dtype
 from .base import Activation
 
@@ -41,9 +42,7 @@ class Squareplus(Activation):
 
     def __init__(self, *, b: float = 4.0, inplace: bool = False) -> None:
         super().__init__()
-        if not isinstance(b, (int, float)) or not 0 < b < math.inf:
-            raise ValueError(f'Squareplus: b must be a positive finite number, got {b!r}')
-        self.b = float(b)
+        self.b = number(type(self).__name__, 'b', b, above=0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""

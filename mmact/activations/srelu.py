@@ -19,13 +19,13 @@ Where the paper leaves a choice:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..ops import pwlu
+from ..ops._arguments import refuse, several
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
 from .base import ChannelActivation
 
@@ -80,15 +80,11 @@ class SReLU(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, num_groups=num_groups, channel_dim=channel_dim)
-        try:
-            t_l, a_l, t_r, a_r = (float(value) for value in init)
-        except (TypeError, ValueError):
-            t_l = a_l = t_r = a_r = math.nan
-        if not (t_l <= t_r and all(map(math.isfinite, (t_l, a_l, t_r, a_r)))):
-            raise ValueError(
-                'SReLU: init must be four finite numbers (t_l, a_l, t_r, a_r) with t_l <= t_r, '
-                f'got {init!r}'
-            )
+        owner = type(self).__name__
+        wanted = 'four finite numbers (t_l, a_l, t_r, a_r) with t_l <= t_r'
+        t_l, a_l, t_r, a_r = several(owner, 'init', init, 4, wanted)
+        if t_l > t_r:
+            refuse(owner, 'init', wanted, init)
         self.init = (t_l, a_l, t_r, a_r)
         self._start()
 

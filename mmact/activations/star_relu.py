@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import pau
+from ..ops._arguments import number
 from .base import Activation
 
 
@@ -35,6 +36,9 @@ class StarReLU(Activation):
     Attributes:
         scale: (1,).
         bias: (1,).
+
+    Raises:
+        ValueError: If scale or bias is not a finite number.
     """
 
     paper = 'Yu, Si, Zhou, Luo, Zhou, Feng, Yan, Wang, MetaFormer Baselines for Vision, TPAMI'
@@ -49,8 +53,9 @@ class StarReLU(Activation):
         inplace: bool = False,
     ) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.tensor([float(scale)]))
-        self.bias = nn.Parameter(torch.tensor([float(bias)]))
+        owner = type(self).__name__
+        self.scale = nn.Parameter(torch.tensor([number(owner, 'scale', scale)]))
+        self.bias = nn.Parameter(torch.tensor([number(owner, 'bias', bias)]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""

@@ -13,7 +13,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .base import ChannelActivation, _positive_int, functions_of
+from ..ops._arguments import number, optional, refuse
+from .base import ChannelActivation, functions_of
 from .ditac import DiTAC
 from .pwlu import PWLU
 
@@ -163,12 +164,10 @@ def to_pwlu(
     Example:
         >>> layer, error = to_pwlu(torch.nn.SiLU())
     """
-    if num_intervals is not None and not _positive_int(num_intervals):
-        raise ValueError(
-            f'to_pwlu: num_intervals must be a positive integer or None, got {num_intervals!r}'
-        )
-    if not isinstance(max_error, (int, float)) or not 0 < max_error < math.inf:
-        raise ValueError(f'to_pwlu: max_error must be a positive number, got {max_error!r}')
+    num_intervals = optional('to_pwlu', 'num_intervals', num_intervals, 1)
+    max_error = number('to_pwlu', 'max_error', max_error, above=0)
+    if not isinstance(activation, nn.Module):
+        refuse('to_pwlu', 'activation', 'a module', activation, TypeError)
     f = _Rows(activation)
     left, right, multiple = _grid(activation)
     if bounds is not None:

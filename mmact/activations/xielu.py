@@ -16,10 +16,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.reference import opmath_dtype
+from ..ops._arguments import number
+from ..ops.xielu import xielu
 from .base import Activation
 
 
@@ -59,31 +59,16 @@ class XIELU(Activation):
         inplace: bool = False,
     ) -> None:
         super().__init__()
-        for name, value, low in (
-            ('alpha_p', alpha_p, 0.0),
-            ('beta', beta, -math.inf),
-            ('alpha_n', alpha_n, beta),
-        ):
-            if not isinstance(value, (int, float)) or not low < value < math.inf:
-                raise ValueError(
-                    f'XIELU: {name} must be a finite number above {low}, got {value!r}'
-                )
-        self.beta = float(beta)
+        owner = type(self).__name__
+        self.beta = beta = number(owner, 'beta', beta)
+        alpha_p = number(owner, 'alpha_p', alpha_p, above=0)
+        alpha_n = number(owner, 'alpha_n', alpha_n, above=beta)
         self.alpha_p = nn.Parameter(torch.tensor([_softplus_inverse(alpha_p)]))
         self.alpha_n = nn.Parameter(torch.tensor([_softplus_inverse(alpha_n - beta)]))
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the function to x, of any shape."""
-        dtype = opmath_dtype(x.dtype)
-        alpha_p = F.softplus(self.alpha_p.to(dtype))
-        excess = F.softplus(self.alpha_n.to(dtype))  # alpha_n - beta
-        value = x.to(dtype)
-        # Each half is 0 on the other's side. At 0 the derivative is that of the lower one, beta.
-        above, below = F.relu(value), value.clamp(max=0)
-        y = above * (alpha_p * above + self.beta)
-        # Up to 0, elu is expm1, which ONNX does not have.
-        y = y + ((self.beta + excess) * F.elu(below) - excess * below)
-        return y.to(x.dtype)
+        return xielu(x, self.alpha_p, self.alpha_n, self.beta)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""

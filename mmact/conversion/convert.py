@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ..activations.base import _output_channels, _surrounding_channels
+from ..ops._arguments import choice, integer, number
 from .dry_run import DryRun, evaluating
 from .examples import Run, runs
 from .kinds import kind_of, original_of
 from .report import Kept, Replaced, Report
 from .rewrite import restore, rewrite, spec_of
-from .sites import Selection, Site, find_sites, put_back, separate
+from .sites import Selection, Site, apart, find_sites, put_back, separate
 from .start import ByWidth, Starter, activation_class
 
 
@@ -83,8 +84,8 @@ def convert(
     changed = separate(model) if sharing == 'site' else []
     try:
         dry = DryRun(model)
-        last, before = _observe(model, dry, ways, first_is_enough, report)
-        if example is not None and last is None:
+        last, before, ran = _observe(model, dry, ways, first_is_enough, report)
+        if example is not None and not ran:
             raise ValueError(f'convert: the model does not run on the example. {report.notes[-1]}')
         sites, report.kept, notes = find_sites(model, dry, selection, sharing)
         report.notes += notes
@@ -92,6 +93,7 @@ def convert(
     except BaseException:
         put_back(changed)
         raise
+    apart([(site, not isinstance(plan, Kept)) for site, plan in planned])
     installed: set[int] = set()
     for site, plan in planned:
         if isinstance(plan, Kept):
@@ -117,19 +119,21 @@ def _check(model: nn.Module, sharing: str, min_size: int, max_error: float | Non
             f'convert: the model is itself an activation, {type(model).__name__}; convert the '
             f'module that holds it'
         )
-    if sharing not in ('site', 'module'):
-        raise ValueError(f"convert: sharing must be 'site' or 'module', got {sharing!r}")
-    if not isinstance(min_size, int) or isinstance(min_size, bool) or min_size < 0:
-        raise ValueError(f'convert: min_size must be an integer >= 0, got {min_size!r}')
-    if max_error is not None and not max_error >= 0:
-        raise ValueError(f'convert: max_error must be None or >= 0, got {max_error!r}')
+    choice('convert', 'sharing', sharing, ('site', 'module'))
+    integer('convert', 'min_size', min_size, 0)
+    if max_error is not None:
+        number('convert', 'max_error', max_error, 0, wanted='None or >= 0')
 
 
 def _observe(
     model: nn.Module, dry: DryRun, ways: list[Run], first_is_enough: bool, report: Report
-) -> tuple[Run | None, list[Tensor]]:
-    """Runs the model; returns the last way in evaluation that worked, and its outputs."""
-    last, outputs, failures = None, [], []
+) -> tuple[Run | None, list[Tensor], bool]:
+    """Runs the model.
+
+    Returns:
+        The last way in evaluation that worked, its outputs, and whether any way worked.
+    """
+    last, outputs, failures, ran = None, [], [], False
     for way in ways:
         try:
             with evaluating(model, way.training), dry:
@@ -137,6 +141,7 @@ def _observe(
         except Exception as error:  # whatever a model raises on a made-up input
             failures.append(f'{way.name}: {type(error).__name__}: {error}'.partition('\n')[0])
             continue
+        ran = True
         if not way.training:
             last, outputs = way, _tensors(result)
         if first_is_enough:
@@ -145,13 +150,15 @@ def _observe(
     dry.complete = not failures and last is not None
     if failures:
         report.notes.append('A dry run failed. ' + '; '.join(failures))
-    return last, outputs
+    return last, outputs, ran
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
     """The floating-point tensors in a model's outputs."""
     if isinstance(outputs, Tensor):
         return [outputs.detach().clone()] if outputs.is_floating_point() else []
+    if hasattr(outputs, 'all_values'):  # samples and instances of MMEngine
+        outputs = outputs.all_values()
     if isinstance(outputs, Mapping):
         outputs = list(outputs.values())
     if isinstance(outputs, Sequence) and not isinstance(outputs, str):
@@ -180,7 +187,8 @@ def _plan(
     """The activation for a site, not installed yet; or why there is none."""
 
     def kept(reason: str) -> Kept:
-        return Kept(site.path, site.original.kind, reason, site.place, site.function)
+        place = str(next(iter(site.own), site.position) or '')
+        return Kept(site.path_before, site.original.kind, reason, place, site.function)
 
     calls = site.calls
     sizes = [call.map_size for call in calls if call.map_size is not None]
@@ -256,6 +264,8 @@ def _install(site: Site, act: nn.Module) -> None:
     like = site.calls[0].like if site.calls else _like(parent)
     dtype = like.dtype if like.dtype != torch.float16 or _half(parent) else torch.float32
     act.to(device=like.device, dtype=dtype).train(parent.training)
+    if any(call.changed for call in site.calls):
+        act.register_forward_pre_hook(_copy_input)
     around = list(parent.parameters())
     if around and not any(p.requires_grad for p in around):
         act.requires_grad_(False)  # a frozen stage
@@ -267,6 +277,11 @@ def _install(site: Site, act: nn.Module) -> None:
     if isinstance(parent, nn.TransformerEncoderLayer):
         # Its fast path has ReLU and GELU built in.
         parent.activation_relu_or_gelu = 0
+
+
+def _copy_input(act: nn.Module, args: tuple) -> tuple | None:
+    """Keeps what backward needs from the code that changes it in place later."""
+    return (args[0].clone(), *args[1:]) if args[0].requires_grad else None
 
 
 def _like(parent: nn.Module) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .kinds import Original, kind_of, kind_of_function, original_of_call
 from .rewrite import Position, position_of
@@ -67,6 +68,8 @@ class Call:
         low: Smallest element of the input.
         high: Largest element of the input.
         like: An empty tensor of the input's device and dtype.
+        changed: Whether the input is changed in place after the call. ReLU does not mind, whose
+            gradient needs its output alone.
     """
 
     caller: nn.Module | None
@@ -78,6 +81,7 @@ class Call:
     low: float
     high: float
     like: Tensor
+    changed: bool = False
 
     def merge(self, other: Call) -> None:
         """Takes in another call of the same key."""
@@ -116,6 +120,8 @@ class DryRun(TorchFunctionMode):
         self.complete = False
         self._ids: set[int] = set()
         self._depth = 0  # of activation modules
+        self._current: Call | None = None
+        self._inputs: MutableMapping[Tensor, list[Call]] = WeakTensorKeyDictionary()
 
     def __enter__(self) -> DryRun:
         self._ids = {id(module) for module in self.model.modules()}
@@ -138,14 +144,32 @@ class DryRun(TorchFunctionMode):
         self._depth += 1
         if self._depth > 1 or not args or not isinstance(args[0], Tensor):
             return
-        call = self._call(sys._getframe(1), args[0])
+        call = self._current = self._call(sys._getframe(1), args[0])
         if call is None:
             return
         calls = self.modules.setdefault(id(module), {})
-        _add(calls, (id(call.caller), call.position, call.channels, call.channel_dim), call)
+        key = (id(call.caller), call.position, call.channels, call.channel_dim)
+        self._current = _add(calls, key, call)
 
     def _after(self, module: nn.Module, args: tuple, output: object) -> None:
         self._depth -= 1
+        if not self._depth and args and isinstance(args[0], Tensor):
+            self._passed(self._current, args[0], output)
+            self._current = None
+
+    def _passed(self, call: Call | None, x: Tensor, output: object) -> None:
+        """Remembers the input of a call, which may be changed later."""
+        if output is x:
+            self._change(x)
+        elif call is not None:
+            for tensor in (x, x._base):
+                if tensor is not None:
+                    self._inputs.setdefault(tensor, []).append(call)
+
+    def _change(self, x: Tensor) -> None:
+        for tensor in (x, x._base):
+            for call in () if tensor is None else self._inputs.pop(tensor, ()):
+                call.changed = True
 
     def __torch_function__(
         self,
@@ -157,18 +181,25 @@ class DryRun(TorchFunctionMode):
         kwargs = kwargs or {}
         kind = kind_of_function(func)
         x = args[0] if args else kwargs.get('input')
+        call = None
         if kind is not None and not self._depth and isinstance(x, Tensor):
             call = self._call(sys._getframe(1), x)
             if call is not None:
                 key = (id(call.caller), call.position)
                 site = self.functions.setdefault(key, FunctionalSite(kind))
-                _add(site.calls, call.channels, call)
+                call = _add(site.calls, call.channels, call)
                 original = original_of_call(func, kind, args[1:], kwargs)
                 if original not in site.originals:
                     site.originals.append(original)
         before = _tagged(args)
         shape = torch.Size() if before is None else before.shape  # in-place calls may change it
+        version = _version(x)
         out = func(*args, **kwargs)
+        if not self._depth and isinstance(x, Tensor):
+            if call is not None:
+                self._passed(call, x, out)
+            elif _version(x) != version:
+                self._change(x)
         for result in out if isinstance(out, (tuple, list)) else (out,):
             if isinstance(result, Tensor) and not isinstance(result, nn.Parameter):
                 dim = _channel_dim(func, args, kwargs, before, shape, result)
@@ -210,11 +241,17 @@ class DryRun(TorchFunctionMode):
             )
 
 
-def _add(calls: dict, key: object, call: Call) -> None:
+def _add(calls: dict, key: object, call: Call) -> Call:
     if key in calls:
         calls[key].merge(call)
     else:
         calls[key] = call
+    return calls[key]
+
+
+def _version(x: object) -> int | None:
+    """How often a tensor was changed in place."""
+    return x._version if isinstance(x, Tensor) and not x.is_inference() else None
 
 
 def _tagged(args: tuple) -> Tensor | None:

@@ -4,16 +4,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_SIZE, _LARGE = 256, 640
+_SIZE, _IMAGENET, _LARGE = 256, 224, 640
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,12 @@ def _guesses(model: nn.Module) -> list[Run]:
     if isinstance(first, nn.Conv2d):
         # A stem sees images, all others see what a backbone makes of them.
         width = channels if isinstance(channels, int) else first.in_channels
-        side = _image_size(model)[0] if width == 3 else 32
-        image = _random(model, (1, width, side, side))
+        squares = _sizes(model, _SIZE, _IMAGENET) if width == 3 else [(32, 32)]
+        images = [_random(model, (1, width, *square)) for square in squares]
+        image = images[0]
         levels = [_random(model, (1, width, s, s)) for s in (32, 16, 8, 4, 2)]
         found = [
-            Run(f'an input of {tuple(image.shape)}', False, lambda: model(image)),
+            *(Run(f'an input of {tuple(x.shape)}', False, partial(model, x)) for x in images),
             Run('five feature maps', False, lambda: model(tuple(levels))),
             Run('a feature map', False, lambda: model((image,))),
         ]
@@ -119,25 +121,36 @@ def _guesses(model: nn.Module) -> list[Run]:
     return found
 
 
-def _image_size(model: nn.Module) -> tuple[int, int]:
-    """(height, width) that a model of a fixed size needs; else a moderate one."""
+def _image_size(model: nn.Module) -> tuple[int, int] | None:
+    """(height, width) that a model says it is made for; None if it says nothing."""
     decoder = getattr(getattr(model, 'head', None), 'decoder', None)
-    size = getattr(decoder, 'input_size', None)
+    size = getattr(decoder, 'input_size', None)  # MMPose's, (width, height)
     if size is not None:
         return int(size[1]), int(size[0])
-    for module in (model, getattr(model, 'backbone', None)):
-        size = getattr(module, 'img_size', None)
-        if size is not None:
-            pair = (size, size) if isinstance(size, int) else tuple(size)
-            return int(pair[0]), int(pair[1])
-    return _SIZE, _SIZE
+    timm = getattr(model, 'pretrained_cfg', None)
+    if isinstance(timm, Mapping) and timm.get('fixed_input_size'):
+        return tuple(timm['input_size'][-2:])
+    # The model, its backbone, or their embedding of patches.
+    for module in model.modules():
+        for name in ('img_size', 'image_size'):
+            size = getattr(module, name, None)
+            pair = (size, size) if isinstance(size, int) else size
+            if isinstance(pair, (tuple, list)) and len(pair) == 2 and all(pair):
+                return int(pair[0]), int(pair[1])
+    return None
+
+
+def _sizes(model: nn.Module, *usual: int) -> list[tuple[int, int]]:
+    """Sizes of images to try, of which the first that works is taken."""
+    size = _image_size(model)
+    return [*([] if size is None else [size]), *((side, side) for side in usual)]
 
 
 def _openmmlab(model: nn.Module, codebase: str, shape: tuple[int, ...] | None) -> list[Run]:
-    given = shape is not None
-    shape = shape or (1, 3, *_image_size(model))
-    # Deep pyramids have kernels, or numbers of proposals, that a small image is too small for.
-    shapes = [shape] if given or shape[-2:] != (_SIZE, _SIZE) else [shape, (1, 3, _LARGE, _LARGE)]
+    # Classifiers may be made for 224 without saying so; deep pyramids have kernels, or numbers of
+    # proposals, that a small image is too small for.
+    usual = (_IMAGENET, _SIZE) if codebase == 'mmpretrain' else (_SIZE, _LARGE)
+    shapes = [(1, 3, *size) for size in _sizes(model, *usual)] if shape is None else [shape]
 
     def once(mode: str, shape: tuple[int, ...]) -> Any:
         image = _random(model, shape)
@@ -145,17 +158,24 @@ def _openmmlab(model: nn.Module, codebase: str, shape: tuple[int, ...] | None) -
         samples = [_SAMPLES[codebase](model, shape[-2:], image.device) for _ in image]
         return model(image, samples, mode=mode)
 
-    def run(mode: str) -> Callable[[], Any]:
+    def run(*modes: str) -> Callable[[], Any]:
         def tried() -> Any:
-            for shape in shapes[:-1]:
-                with contextlib.suppress(RuntimeError):
-                    return once(mode, shape)
-            return once(mode, shapes[-1])
+            first = None
+            for way in itertools.product(modes, shapes):
+                try:
+                    return once(*way)
+                except Exception as error:  # whatever a model raises on a made-up input
+                    first = first or error
+            assert first is not None
+            raise first
 
         return tried
 
-    modes = (('loss', True), ('tensor', False))
-    return [Run(f'mode={mode!r} on {shapes[-1]}', training, run(mode)) for mode, training in modes]
+    # Some have no mode of plain tensors: DETR's relatives, for which a head needs the samples.
+    return [
+        Run(f"mode='loss' on {shapes[0]}", True, run('loss')),
+        Run(f"mode='tensor' on {shapes[0]}", False, run('tensor', 'predict')),
+    ]
 
 
 def _metainfo(size: Sequence[int]) -> dict[str, Any]:

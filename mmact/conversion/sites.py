@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
@@ -30,6 +31,8 @@ class Site:
         slots: The children that it replaces, all by one module; empty for calls that are rewritten.
         caller: The module whose calls are rewritten.
         own: The rewritten calls.
+        position: Its call, where the child in its slots is called at other places too.
+        another: Makes a name for a child of its own, if one of those places keeps that child.
     """
 
     path: str
@@ -38,6 +41,19 @@ class Site:
     slots: list[Slot] = field(default_factory=list)
     caller: nn.Module | None = None
     own: dict[Position, Own] = field(default_factory=dict)
+    position: Position | None = None
+    another: Callable[[], str] | None = None
+
+    @property
+    def child(self) -> tuple[int, str]:
+        """The child that is called there before the conversion."""
+        own = next(iter(self.own.values()), None)
+        return id(self.parent), own.instead_of if own else self.name
+
+    @property
+    def path_before(self) -> str:
+        """Path of that child; of a function, that of the child that it would become."""
+        return self.path.removesuffix(self.name) + (self.child[1] or self.name)
 
     @property
     def parent(self) -> nn.Module:
@@ -184,6 +200,21 @@ def put_back(changed: list[tuple[nn.Module, str, nn.Module]]) -> None:
         parent._modules[name] = module
 
 
+def apart(chosen: Iterable[tuple[Site, bool]]) -> None:
+    """Gives sites a child of their own where another place keeps the one that they would replace.
+
+    Args:
+        chosen: Each site, and whether it is to be replaced.
+    """
+    chosen = list(chosen)
+    keep = {site.child for site, replaced in chosen if not replaced}
+    for site, replaced in chosen:
+        if replaced and site.position and site.another and site.child in keep:
+            own = Own(site.another(), site.original.label, site.name)
+            site.path = site.path.removesuffix(site.name) + own.child
+            site.own, site.slots = {site.position: own}, []
+
+
 def find_sites(
     model: nn.Module, dry: DryRun, selection: Selection, sharing: str
 ) -> tuple[list[Site], list[Kept], list[str]]:
@@ -289,12 +320,17 @@ class _Finder:
             where = ', '.join(map(str, sorted(unseen)))
             reason = 'stays for calls that the dry run did not come to'
             self.kept.append(Kept(self.path(parent, name), original.kind, reason, where))
+        sites: list[Site] = []
         for index, position in enumerate(observed):
             child = name if index == 0 and not unseen else self.new_name(parent, name)
             mine = [call for call in calls if call.position == position]
             own = {position: Own(child, original.label, name)} if child != name else {}
             path, names = self.path(parent, child), [] if own else slots
-            self.sites.append(Site(path, original, mine, names, parent, own))
+            sites.append(Site(path, original, mine, names, parent, own))
+        if not sites[0].own:
+            sites[0].position = observed[0]
+            sites[0].another = partial(self.new_name, parent, name)
+        self.sites += sites
 
     def _runs_whole(self, parent: nn.Module) -> bool:
         """Whether all that calls the children of a module is known."""

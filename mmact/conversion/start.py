@@ -18,23 +18,30 @@ from ..activations import (
     PAU,
     PDELU,
     PWLU,
+    AconC,
     ChannelActivation,
     DiTAC,
     DyReLUA,
     DyReLUB,
     DyReLUC,
     FReLU,
+    GroupRational,
     Maxout,
+    MetaAconC,
     Mixture,
     SReLU,
 )
 from ..activations.catalogue import layers
+from ..activations.functions import Function
 from ..activations.standard import STANDARD
 from ..ops.reference import ARELU_CLAMP
 from .kinds import Original
 
 #: Bounds (-B, B) of a PWLU that are tried for a curved function.
-_BOUNDS = (3.0, 4.0, 6.0, 8.0)
+_BOUNDS = (3.0, 4.0, 5.0, 6.0, 8.0)
+
+#: Where a function's slopes are measured that it tends to.
+_FAR = 1000.0
 
 #: Where the error is measured if no dry run has seen an input.
 _RANGE = (-3.0, 3.0)
@@ -103,9 +110,11 @@ class Starter:
         self.given = {k: v for k, v in act_cfg.items() if k != 'type'}
         self.original = original
         self.low, self.high = _RANGE if low is None or high is None else (low, high)
-        # Whether the number of channels has to be known.
+        # Whether the number of channels has to be known, and where they are.
         probe = self.cls(**self.given)
-        self.per_channel = isinstance(probe, ChannelActivation) and not probe.resolved
+        self.per_channel = isinstance(probe, ChannelActivation) and (
+            not probe.resolved or probe.num_functions > 1
+        )
 
     def build(
         self, channels: int | None, channel_dim: int | None, ndim: int = 4
@@ -136,8 +145,14 @@ class Starter:
             if isinstance(module, ChannelActivation) and not module.resolved:
                 return module, None
             self._adjust(module)
-            found.append((module, self._error(module, channels, channel_dim, ndim)))
-        return min(found, key=lambda pair: math.inf if pair[1] is None else pair[1])
+            found.append(module)
+        place = channels, channel_dim, ndim
+        if len(found) > 1:
+            # Weights that are loaded later, and training, bring other inputs than the dry run's.
+            errors = [self._error(m, *place, reach=_BOUNDS[-1]) for m in found]
+            best = min(range(len(found)), key=lambda i: math.inf if (e := errors[i]) is None else e)
+            found = [found[best]]
+        return found[0], self._error(found[0], *place)
 
     def _options(self) -> list[dict[str, Any]]:
         """Arguments with which the activation starts as the original, or close to it."""
@@ -148,8 +163,13 @@ class Starter:
             if slope is None:
                 return [dict(init=original.init, bounds=(-b, b)) for b in _BOUNDS]
             return [dict(init=original.init)]
-        if issubclass(self.cls, PAU):
+        if issubclass(self.cls, (PAU, GroupRational)):
             return [dict(init=original.init)]
+        if issubclass(self.cls, AconC):
+            # SiLU at p1 = 1, p2 = 0 and beta = 1, close to GELU and ReLU with larger betas.
+            beta = 10.0 if slope is not None else 1.702 if 'GELU' in original.kind else 1.0
+            switch = {} if issubclass(self.cls, MetaAconC) else dict(beta=beta)
+            return [dict(p1=1.0, p2=slope or 0.0, **switch)]
         if original.kind == 'ReLU6' and issubclass(self.cls, SReLU):
             return [dict(init=(0.0, 0.0, 6.0, 0.0))]
         if slope is None:
@@ -186,8 +206,8 @@ class Starter:
     def _adjust(self, module: nn.Module) -> None:
         """Sets what no argument sets."""
         slope = self.original.slope
-        if isinstance(module, PWLU) and slope is None:
-            self._reach_out(module)
+        if isinstance(module, PWLU) and slope is None and 'init' not in self.given:
+            self._fit(module)
         if slope is None:
             return
         if isinstance(module, APL):
@@ -196,37 +216,80 @@ class Starter:
             if slope:
                 module.rows('slopes')[:, 0] = -slope
                 module.rows('hinges')[:, 0] = 0
+        elif isinstance(module, (PAU, GroupRational)) and 'init' not in self.given:
+            # Fitted on (-3, 3); the leaky family is the same on any scale.
+            scale = max(1.0, -self.low / 3, self.high / 3)
+            with_b0 = getattr(module, 'version', 'A') == 'C'
+            powers = torch.arange(module.m + 1), torch.arange(0 if with_b0 else 1, module.n + 1)
+            for name, factor, power in zip(
+                ('numerator', 'denominator'), (scale, 1), powers, strict=True
+            ):
+                values = module.get_parameter(name)
+                values.view(-1, len(power)).mul_(factor * scale**-power)
         elif isinstance(module, Mixture) and module.hull == 'affine':
             module.weight.fill_(slope)
         elif isinstance(module, FReLU) and slope == 0:
             module.bn.weight.zero_()
 
-    def _reach_out(self, module: PWLU) -> None:
-        """Lets the outer pieces end where the function does on the farthest inputs."""
-        left, right = module.bounds
+    def _fit(self, module: PWLU) -> None:
+        """Makes a table the one of least squares, with the slopes that the function tends to.
+
+        A table that is sampled lies on one side of a curve, and its errors add up over the layers.
+        """
         function = self.original.function
-        ends = torch.tensor([left, self.low, right, self.high], dtype=torch.float64)
         if isinstance(function, ChannelActivation):
             return
         if isinstance(function, nn.Module):
             function = copy.deepcopy(function).double().cpu()
-        at_left, at_low, at_right, at_high = function(ends).tolist()
-        if self.low < left:
-            module.left_slope.fill_((at_low - at_left) / (self.low - left))
-        if self.high > right:
-            module.right_slope.fill_((at_high - at_right) / (self.high - right))
+        (left, right), n = module.bounds, module.num_intervals
+        left_slope, right_slope = self._outer_slopes(function, left, right)
+        reach = (right - left) / 4
+        x = torch.linspace(left - reach, right + reach, 48 * n + 1, dtype=torch.float64)
+        place = ((x - left) * (n / (right - left))).clamp(0, n)
+        hats = (1 - (place.unsqueeze(1) - torch.arange(n + 1)).abs()).clamp(min=0)
+        outside = left_slope * (x - left).clamp(max=0) + right_slope * (x - right).clamp(min=0)
+        target = (function(x) - outside).unsqueeze(1)
+        points = torch.linspace(left, right, n + 1, dtype=torch.float64)
+        points = function(points).unsqueeze(1)
+        if (hats @ points - target).abs().max() > 1e-6:  # else it is exact as it is
+            points = torch.linalg.lstsq(hats, target).solution
+        module.left_slope.fill_(left_slope)
+        module.right_slope.fill_(right_slope)
+        module.rows('points').copy_(points.squeeze(1))
+
+    def _outer_slopes(self, function: Function, left: float, right: float) -> tuple[float, float]:
+        """The slopes that a function tends to; of one that has none, those to the last input."""
+
+        def slope(a: float, b: float) -> float:
+            at_a, at_b = function(torch.tensor([a, b], dtype=torch.float64)).tolist()
+            return (at_b - at_a) / (b - a) + 0.0  # not -0.0
+
+        def outer(bound: float, last: float, far: float) -> float:
+            tends_to = slope(far / 2, far)
+            if abs(tends_to - slope(far / 4, far / 2)) < 1e-3:
+                return tends_to
+            return slope(bound, last)
+
+        beyond = min(self.low, left - 1), max(self.high, right + 1)
+        return outer(left, beyond[0], -_FAR), outer(right, beyond[1], _FAR)
 
     @torch.no_grad()
     def _error(
-        self, module: nn.Module, channels: int | None, channel_dim: int | None, ndim: int
+        self,
+        module: nn.Module,
+        channels: int | None,
+        channel_dim: int | None,
+        ndim: int,
+        reach: float = 0.0,
     ) -> float | None:
         # All of the range, and the part of it where functions bend.
-        near = [min(max(end, self.low), self.high) for end in (-_BOUNDS[-1], _BOUNDS[-1])]
+        left, right = min(self.low, -reach), max(self.high, reach)
+        near = [min(max(end, left), right) for end in (-_BOUNDS[-1], _BOUNDS[-1])]
         wide, narrow = (
             torch.linspace(low, high, _SAMPLES + 1, dtype=torch.float64)
-            for low, high in ((self.low, self.high), near)
+            for low, high in ((left, right), near)
         )
-        x = torch.cat([wide, narrow, wide.new_zeros(1).clamp(self.low, self.high)])
+        x = torch.cat([wide, narrow, wide.new_zeros(1).clamp(left, right)])
         function = self.original.function
         if isinstance(function, ChannelActivation):  # one that was learned stands there
             channels = channels or function.num_channels or function.num_functions

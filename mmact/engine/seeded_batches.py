@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from ..ops._arguments import integer
+
 # One stream of random numbers for each use of the same counter.
 EPOCH, STEP, DATA = range(3)
 
@@ -77,7 +79,10 @@ class SeededBatches(Sampler):
         self.sampler: Any = getattr(self.batches, 'sampler', self.batches)
         self.batch_size = getattr(self.batches, 'batch_size', 1)
         self.iteration = 0
-        self._key = (seed, rank)
+        self._key = tuple(
+            integer('SeededBatches', name, value, 0)
+            for name, value in (('seed', seed), ('rank', rank))
+        )
         self._skip = 0
         self._passes = 0
         dataset: Any = loader.dataset

@@ -15,8 +15,8 @@ def register(name: str, home: str, extends: str, module: str) -> None:
         name: Name of the model in the scope ``mmact``.
         home: Module that registers it when imported, from ``mmact`` on.
         extends: What it extends, for the message: ``"MMDetection's ResNet"``.
-        module: What of the codebase it needs: ``'mmdet'``, ``'mmseg'`` or ``'mmpose'``, or a module
-            of these.
+        module: What of the codebase it needs: ``'mmdet'``, ``'mmseg'``, ``'mmpose'`` or
+            ``'mmpretrain'``, or a module of these.
     """
     codebase = module.partition('.')[0]
     if find_spec(codebase) is None:

@@ -4,6 +4,7 @@
 
 from . import reference
 from ._library import has_kernel
+from .acon import acon
 from .arelu import arelu
 from .cpab import cpab
 from .dyrelu import dyrelu
@@ -11,10 +12,12 @@ from .dyrelu_squeeze import dyrelu_squeeze
 from .pau import pau
 from .piecewise_linear import piecewise_linear
 from .pwlu import pwlu
+from .xielu import xielu
 
 from . import flops  # isort: skip - it names the ops, which are made by now
 
 __all__ = [
+    'acon',
     'arelu',
     'cpab',
     'dyrelu',
@@ -25,4 +28,5 @@ __all__ = [
     'piecewise_linear',
     'pwlu',
     'reference',
+    'xielu',
 ]

@@ -9,6 +9,7 @@ torch 2.4 and later they are PyTorch's own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -85,3 +86,13 @@ def _unravel_index(index: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.T
 
 
 unravel_index = getattr(torch, 'unravel_index', _unravel_index)
+
+
+def uncompiled() -> AbstractContextManager:
+    """A context in which compiled functions run as they were written, so that hooks are called.
+
+    Before torch 2.6 it does nothing, and compiled functions pass hooks by that came after them.
+    """
+    if hasattr(torch.compiler, 'set_stance'):
+        return torch.compiler.set_stance('force_eager')
+    return nullcontext()

@@ -19,11 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._arguments import integer, parameters
 from ._compat import TAGGED, register_autograd, register_fake
 from ._transforms import gradients, use_reference
-
-#: What the kernels are built for.
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 LIBRARY = torch.library.Library('mmact', 'DEF')
 
@@ -155,37 +153,57 @@ def define_elementwise(
     define(f'{name}(Tensor x, {arguments}) -> Tensor', eager, fake)
     define(f'{name}_bwd(Tensor grad, Tensor x, {arguments}) -> ({results})', eager_bwd, fake_bwd)
 
+    def differentiable_bwd(grad: Tensor, *inputs):
+        tensors, settings = inputs[:num_tensors], inputs[num_tensors:]
+
+        def function(*wanted):
+            given = dict(zip(targets, wanted, strict=True))
+            return forward(*(given.get(i, t) for i, t in enumerate(tensors)), *settings)
+
+        found = gradients(function, [tensors[i] for i in targets], grad)
+        return tuple(inputs[0].new_empty(0) if g is None else g for g in found)
+
+    LIBRARY.define(
+        f'{name}_bwd_differentiable(Tensor grad, Tensor x, {arguments}) -> ({results})', **TAGGED
+    )
+    LIBRARY.impl(f'{name}_bwd_differentiable', differentiable_bwd, 'CompositeImplicitAutograd')
+
     def setup_context(ctx: Any, inputs: tuple, output: Any):
         ctx.save_for_backward(*inputs[:num_tensors])
         ctx.settings = inputs[num_tensors:]
 
     def run_backward(ctx: Any, grad: Tensor):
-        saved = ctx.saved_tensors
-        if torch.is_grad_enabled():  # create_graph
-
-            def function(*tensors):
-                inputs = dict(zip(targets, tensors, strict=True))
-                return forward(*(inputs.get(i, t) for i, t in enumerate(saved)), *ctx.settings)
-
-            found = gradients(function, [saved[i] for i in targets], grad)
-        else:
-            op = getattr(torch.ops.mmact, f'{name}_bwd')
-            found = op(grad, *saved, *ctx.settings)
+        suffix = 'bwd_differentiable' if torch.is_grad_enabled() else 'bwd'
+        op = getattr(torch.ops.mmact, f'{name}_{suffix}')
+        found = op(grad, *ctx.saved_tensors, *ctx.settings)
         given: list[Tensor | None] = [None] * (num_tensors + len(ctx.settings))
         for i, g in zip(targets, found, strict=True):
             if ctx.needs_input_grad[i]:
                 given[i] = g
         return tuple(given)
 
-    register_autograd(f'mmact::{name}', run_backward, setup_context=setup_context, lib=LIBRARY)
+    # The extension brings its own.
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f'mmact::{name}', 'Autograd'):
+        register_autograd(f'mmact::{name}', run_backward, setup_context=setup_context, lib=LIBRARY)
     once_differentiable(name, differentiable)
 
 
-def check_dtype(name: str, x: Tensor) -> None:
-    """Raises a TypeError, in the name of an op, if x has a dtype without kernels."""
-    if x.dtype not in DTYPES:
-        names = ', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES)
-        raise TypeError(f'{name}: x must be a floating-point tensor of {names}, got {x.dtype}')
+def check_vectors(name: str, x: Tensor, **vectors: Tensor) -> int:
+    """Checks parameters that go with x, as _arguments.parameters does, and are of one length.
+
+    Returns:
+        The length.
+
+    Raises:
+        ValueError: If they are not vectors of one length.
+    """
+    parameters(name, x, **vectors)
+    first = next(iter(vectors.values()))
+    for p in vectors.values():
+        if p.dim() != 1 or p.size(0) == 0 or p.shape != first.shape:
+            shapes = ', '.join(f'{key} {tuple(q.shape)}' for key, q in vectors.items())
+            raise ValueError(f'{name}: {", ".join(vectors)} must have one shape (G,), got {shapes}')
+    return first.size(0)
 
 
 def check_groups(name: str, x: Tensor, groups: int, channel_dim: int) -> int:
@@ -200,6 +218,7 @@ def check_groups(name: str, x: Tensor, groups: int, channel_dim: int) -> int:
     Returns:
         channel_dim counted from the front.
     """
+    channel_dim = integer(name, 'channel_dim', channel_dim)
     if groups == 1:
         return 0
     if not -x.dim() <= channel_dim < x.dim():

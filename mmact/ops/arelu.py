@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ._arguments import dense_floats, flag, parameters
 from .piecewise_linear import piecewise_linear
 from .reference import ARELU_CLAMP
 
@@ -32,9 +33,11 @@ def arelu(x: Tensor, alpha: Tensor, beta: Tensor, residual: bool = True) -> Tens
         3.4 prints alpha, which differs where the clamp acts.
 
     Raises:
-        TypeError: If x has another dtype.
-        ValueError: If alpha or beta is not one number.
+        TypeError: If x, alpha or beta has another dtype or is no dense tensor.
+        ValueError: If alpha or beta is not one number, or on another device than x.
     """
+    parameters('arelu', dense_floats('arelu', 'x', x), alpha=alpha, beta=beta)
+    flag('arelu', 'residual', residual)
     for name, value in (('alpha', alpha), ('beta', beta)):
         if value.numel() != 1:
             raise ValueError(f'arelu: {name} must be one number, got shape {tuple(value.shape)}')

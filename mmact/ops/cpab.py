@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import _exportable
+from ._arguments import choice, dense_floats, number, parameters, refuse, several
 from ._compat import TAGGED, register_autograd, register_fake
 from ._exportable import cummax, diff, expm1, ndtr, searchsorted, sort
 from ._library import (
     LIBRARY,
-    check_dtype,
     check_groups,
     define_elementwise,
     dense,
@@ -534,22 +534,19 @@ def cpab(
         the function.
 
     Raises:
-        TypeError: If x has another dtype.
-        ValueError: If the shapes do not fit each other, or domain, extend or factor are not as
-            above.
+        TypeError: If x or theta has another dtype or is no dense tensor.
+        ValueError: If shapes or devices do not fit each other, or domain, extend, factor or
+            negative_slope are not as above.
     """
-    check_dtype('cpab', x)
+    parameters('cpab', dense_floats('cpab', 'x', x), theta=theta)
     if theta.dim() != 2 or 0 in theta.shape:
         raise ValueError(
             f'cpab: theta must have shape (G, N - 1) with N >= 2 cells, got {tuple(theta.shape)}'
         )
     domain = check_domain('cpab', domain)
-    if extend not in ('identity', 'affine'):
-        raise ValueError(f"cpab: extend must be 'identity' or 'affine', got {extend!r}")
-    if factor not in FACTORS:
-        raise ValueError(f'cpab: factor must be one of {", ".join(FACTORS)}, got {factor!r}')
-    if theta.device != x.device:
-        raise ValueError(f'cpab: theta is on {theta.device}, but x is on {x.device}')
+    extend = choice('cpab', 'extend', extend, ('identity', 'affine'))
+    factor = choice('cpab', 'factor', factor, FACTORS)
+    negative_slope = number('cpab', 'negative_slope', negative_slope)
     channel_dim = check_groups('cpab', x, theta.size(0), channel_dim)
     breakpoints, table = _table(x, theta, domain, extend)
     if use_reference():
@@ -559,13 +556,8 @@ def cpab(
 
 def check_domain(name: str, domain: tuple[float, float]) -> tuple[float, float]:
     """Raises a ValueError, in the name of an op or layer, unless domain is two numbers, a < b."""
-    try:
-        a, b = domain
-        a, b = float(a), float(b)
-    except (TypeError, ValueError):
-        a = b = math.nan
-    if not -math.inf < a < b < math.inf:  # torch.compile traces no math.isfinite
-        raise ValueError(
-            f'{name}: domain must be two finite numbers (a, b) with a < b, got {domain!r}'
-        )
+    wanted = 'two finite numbers (a, b) with a < b'
+    a, b = several(name, 'domain', domain, 2, wanted)
+    if a >= b:
+        refuse(name, 'domain', wanted, domain)
     return a, b

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import check_dtype, define_elementwise
+from ._arguments import dense_floats, integer, parameters
+from ._library import define_elementwise
 from ._transforms import use_reference
 
 #: Largest K that the kernels take; above it the eager form runs.
@@ -54,10 +55,15 @@ def dyrelu(
         Differentiable in x, coefficients and attention.
 
     Raises:
-        TypeError: If x has another dtype.
-        ValueError: If shapes do not fit each other or x, or channel_dim is 0 or not a dimension.
+        TypeError: If a tensor has another dtype or is not dense.
+        ValueError: If shapes or devices do not fit each other or x, or channel_dim is 0 or not a
+            dimension.
     """
-    check_dtype('dyrelu', x)
+    x = dense_floats('dyrelu', 'x', x)
+    parameters('dyrelu', x, coefficients=coefficients)
+    if attention is not None:
+        parameters('dyrelu', x, attention=attention)
+    channel_dim = integer('dyrelu', 'channel_dim', channel_dim)
     shape = tuple(x.shape)
     if not -x.dim() <= channel_dim < x.dim() or channel_dim % x.dim() == 0:
         raise ValueError(

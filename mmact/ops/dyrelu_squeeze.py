@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from . import reference
+from ._arguments import dense_floats, integer, parameters
 from ._compat import is_compiling, register_autograd
-from ._library import LIBRARY, check_dtype, define
+from ._library import LIBRARY, define
 from ._transforms import use_reference
 
 
@@ -134,10 +135,14 @@ def dyrelu_squeeze(
         channel or None; both float32, or float64 if x is.
 
     Raises:
-        TypeError: If x has another dtype.
-        ValueError: If channel_dim is 0 or not a dimension, or weight does not have C elements.
+        TypeError: If x or weight has another dtype or is no dense tensor.
+        ValueError: If channel_dim is 0 or not a dimension, or weight does not have C elements or is
+            on another device.
     """
-    check_dtype('dyrelu_squeeze', x)
+    x = dense_floats('dyrelu_squeeze', 'x', x)
+    if weight is not None:
+        parameters('dyrelu_squeeze', x, weight=weight)
+    channel_dim = integer('dyrelu_squeeze', 'channel_dim', channel_dim)
     if not -x.dim() <= channel_dim < x.dim() or channel_dim % x.dim() == 0:
         raise ValueError(
             f'dyrelu_squeeze: channel_dim={channel_dim} must be a dimension of x of shape '

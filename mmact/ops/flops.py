@@ -54,9 +54,20 @@ def _cpab(
     return math.prod(x) * (14 + {'one': 0, 'leaky': 1}.get(factor, 2))
 
 
+def _acon(x: Shape, *rest: Any) -> int:
+    """Three products, an exponential and a division."""
+    return 5 * math.prod(x)
+
+
+def _xielu(x: Shape, *rest: Any) -> int:
+    """An exponential and two products; above 0 two products."""
+    return 3 * math.prod(x)
+
+
 #: Multiply-adds of each op, from the shapes of its tensors and its other arguments. Backward counts
 #: twice, as PyTorch counts that of a convolution.
 MADDS: dict[str, Callable[..., int]] = {
+    'acon': _acon,
     'pwlu': _one,
     'piecewise_linear': _one,
     'pau': _pau,
@@ -64,6 +75,8 @@ MADDS: dict[str, Callable[..., int]] = {
     'dyrelu_squeeze': _dyrelu_squeeze,
     'cpab': _cpab,
     'cpab_table': lambda *args: 0,
+    'xielu': _xielu,
+    'acon_bwd': lambda grad, *args: 2 * _acon(*args),
     'pwlu_bwd': lambda grad, *args: 2 * _one(*args),
     'piecewise_linear_bwd': lambda grad, *args: 2 * _one(*args),
     'pau_bwd': lambda grad, *args: 2 * _pau(*args),
@@ -73,6 +86,7 @@ MADDS: dict[str, Callable[..., int]] = {
     ),
     'cpab_bwd': lambda grad, *args: 2 * _cpab(*args),
     'cpab_table_bwd': lambda *args: 0,
+    'xielu_bwd': lambda grad, *args: 2 * _xielu(*args),
 }
 
 

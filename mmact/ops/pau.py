@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import check_dtype, check_groups, define_elementwise
+from ._arguments import choice, dense_floats, number, parameters, refuse
+from ._library import check_groups, define_elementwise
 from ._transforms import use_reference
 
 #: Highest order of numerator and denominator.
@@ -96,13 +97,14 @@ def pau(
         (without kernels NaN, where the leading coefficient is exactly 0).
 
     Raises:
-        TypeError: If x has another dtype, or the seed is not int64.
-        ValueError: If shapes do not fit each other or x, an order exceeds ``MAX_ORDER``, or version
-            or noise are not among those above.
+        TypeError: If x or a parameter has another dtype or is no dense tensor, or the seed is not
+            int64.
+        ValueError: If shapes or devices do not fit each other or x, an order exceeds ``MAX_ORDER``,
+            or version or noise are not among those above.
     """
-    check_dtype('pau', x)
-    if version not in ('A', 'B', 'C', 'N'):
-        raise ValueError(f"pau: version must be 'A', 'B', 'C' or 'N', got {version!r}")
+    x = dense_floats('pau', 'x', x)
+    parameters('pau', x, numerator=numerator, denominator=denominator)
+    version = choice('pau', 'version', version, ('A', 'B', 'C', 'N'))
     least = 1 if version == 'C' else 0
     for name, value, low in (('numerator', numerator, 1), ('denominator', denominator, least)):
         if value.dim() != 2 or value.size(0) == 0 or not low <= value.size(1) <= MAX_ORDER:
@@ -116,18 +118,16 @@ def pau(
             f'pau: numerator and denominator must have as many rows, '
             f'got {groups} and {denominator.size(0)}'
         )
-    if not 0 <= noise <= 1:
-        raise ValueError(f'pau: noise must be in [0, 1], got {noise!r}')
+    noise = number('pau', 'noise', noise, 0, 1, wanted='in [0, 1]')
     channel_dim = check_groups('pau', x, groups, channel_dim)
     if noise == 0:
         seed = None
     elif seed is None:
         seed = torch.randint(2**62, (1,), device=x.device)
-    elif seed.dtype != torch.int64 or seed.numel() != 1:
-        raise TypeError(
-            f'pau: seed must be an int64 tensor of one element, '
-            f'got {seed.dtype} of shape {tuple(seed.shape)}'
-        )
+    elif not isinstance(seed, Tensor) or seed.dtype != torch.int64 or seed.numel() != 1:
+        refuse('pau', 'seed', 'an int64 tensor of one element', seed, TypeError)
+    elif seed.device != x.device:
+        raise ValueError(f'pau: seed is on {seed.device}, but x is on {x.device}')
     if use_reference():
         return reference.pau(x, numerator, denominator, channel_dim, version, noise, seed)
     return torch.ops.mmact.pau(x, numerator, denominator, seed, noise, version, channel_dim)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import check_dtype, check_groups, define_elementwise
+from ._arguments import dense_floats, parameters
+from ._library import check_groups, define_elementwise
 from ._transforms import use_reference
 
 
@@ -71,10 +72,13 @@ def piecewise_linear(
         function is continuous they have none of their own, but act through the offsets.
 
     Raises:
-        TypeError: If x has another dtype.
-        ValueError: If the shapes of the parameters do not fit each other or x.
+        TypeError: If x or a parameter has another dtype or is no dense tensor.
+        ValueError: If the shapes of the parameters do not fit each other or x, or a parameter is on
+            another device.
     """
-    check_dtype('piecewise_linear', x)
+    x = dense_floats('piecewise_linear', 'x', x)
+    tables = dict(breakpoints=breakpoints, slopes=slopes, offsets=offsets)
+    parameters('piecewise_linear', x, **tables)
     if breakpoints.dim() != 2 or 0 in breakpoints.shape:
         raise ValueError(
             f'piecewise_linear: breakpoints must have shape (G, S) with S >= 1, '
@@ -88,8 +92,7 @@ def piecewise_linear(
                 f'breakpoints of shape {tuple(breakpoints.shape)}, got {tuple(value.shape)}'
             )
     channel_dim = check_groups('piecewise_linear', x, groups, channel_dim)
-    if torch.onnx.is_in_onnx_export():
-        return _by_pieces(x, breakpoints, slopes, offsets, channel_dim)
     if use_reference():
-        return reference.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)
+        form = _by_pieces if torch.onnx.is_in_onnx_export() else reference.piecewise_linear
+        return form(x, breakpoints, slopes, offsets, channel_dim)
     return torch.ops.mmact.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)

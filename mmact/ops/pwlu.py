@@ -12,16 +12,20 @@ import torch
 from torch import Tensor
 
 from . import reference
-from ._library import check_dtype, check_groups, define_elementwise
+from ._arguments import dense_floats, flag, parameters
+from ._library import check_groups, define_elementwise
 from ._transforms import use_reference
+
+# The inference form only calculates another way. The dispatcher leaves it out where it is False.
+_COUNT = 6  # of the other arguments after x
 
 
 def _forward(x: Tensor, *arguments):
-    return reference.pwlu(x, *arguments[:-1])  # the inference form only calculates another way
+    return reference.pwlu(x, *arguments[:_COUNT])
 
 
 def _backward(grad: Tensor, x: Tensor, *arguments):
-    return reference.pwlu_bwd(grad, x, *arguments[:-1])
+    return reference.pwlu_bwd(grad, x, *arguments[:_COUNT])
 
 
 define_elementwise(
@@ -44,18 +48,19 @@ def _check(
     channel_dim: int,
 ) -> int:
     """Raises on arguments that do not fit; returns channel_dim counted from the front."""
-    check_dtype('pwlu', x)
+    scalars = dict(
+        left_bound=left_bound,
+        right_bound=right_bound,
+        left_slope=left_slope,
+        right_slope=right_slope,
+    )
+    parameters('pwlu', dense_floats('pwlu', 'x', x), **scalars, points=points)
     if points.dim() != 2 or points.size(1) < 2:
         raise ValueError(
             f'pwlu: points must have shape (G, N + 1) with N >= 1, got {tuple(points.shape)}'
         )
     channels = points.size(0)
-    for name, value in (
-        ('left_bound', left_bound),
-        ('right_bound', right_bound),
-        ('left_slope', left_slope),
-        ('right_slope', right_slope),
-    ):
+    for name, value in scalars.items():
         if value.shape != (channels,):
             raise ValueError(
                 f'pwlu: {name} must have shape ({channels},) to go with points of shape '
@@ -139,16 +144,15 @@ def pwlu(
         outputs (an infinite input beyond a bound with slope zero gives NaN, as Eq. 1 does).
 
     Raises:
-        TypeError: If x has another dtype.
-        ValueError: If the shapes of the parameters do not fit each other or x.
+        TypeError: If x or a parameter has another dtype or is no dense tensor.
+        ValueError: If the shapes of the parameters do not fit each other or x, or a parameter is on
+            another device.
     """
     channel_dim = _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
-    if torch.onnx.is_in_onnx_export():
-        return _by_table(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
+    flag('pwlu', 'inference', inference)
     if use_reference():
-        return reference.pwlu(
-            x, left_bound, right_bound, left_slope, right_slope, points, channel_dim
-        )
+        form = _by_table if torch.onnx.is_in_onnx_export() else reference.pwlu
+        return form(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
     return torch.ops.mmact.pwlu(
         x, left_bound, right_bound, left_slope, right_slope, points, channel_dim, inference
     )

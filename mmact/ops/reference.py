@@ -515,3 +515,74 @@ def dyrelu_squeeze_bwd(
     gx = gx + grad_logits * weight.to(grad_logits.dtype).reshape(shape)
     others = [d for d in range(x.dim()) if d != channel_dim]
     return gx, (x.to(grad_logits.dtype) * grad_logits).sum(others).to(weight.dtype)
+
+
+def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1) -> Tensor:
+    """ACON-C, Eq. 5 of Ma et al., 2021. See :func:`mmact.ops.acon`."""
+    value = x.to(opmath_dtype(x.dtype))
+    p1, p2, beta = (_per_group(p.to(value.dtype), x, channel_dim) for p in (p1, p2, beta))
+    difference = p1 - p2
+    # Infinities become the largest number where they would meet a 0.
+    largest = torch.finfo(value.dtype).max
+    bounded = value.clamp(-largest, largest)
+    slope = p2 + difference * torch.sigmoid(beta * difference * bounded)
+    return (torch.where(slope == 0, bounded, value) * slope).to(x.dtype)
+
+
+def acon_bwd(
+    grad: Tensor, x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1
+) -> tuple[Tensor, ...]:
+    """Gradients of :func:`acon`: those of x, p1, p2 and beta."""
+    dtype, groups = opmath_dtype(x.dtype), p1.numel()
+    value, gy = x.to(dtype), grad.to(dtype)
+    first, second, switch = (
+        _per_group(p.detach().to(dtype), x, channel_dim) for p in (p1, p2, beta)
+    )
+    difference = first - second
+    largest = torch.finfo(dtype).max
+    t = switch * difference * value.clamp(-largest, largest)
+    gate, rest = torch.sigmoid(t), torch.sigmoid(-t)
+
+    def product(value: Tensor, part: Tensor) -> Tensor:
+        return torch.where(part == 0, 0, value * part)
+
+    curved = product(value, gate * rest)
+    inner = product(value, curved)
+    gx = gy * (second + difference * (gate + switch * difference * curved))
+    moved = switch * difference * inner
+    terms = (product(value, gate) + moved, product(value, rest) - moved, difference**2 * inner)
+    sums = (_group_sum(gy * term, groups, channel_dim) for term in terms)
+    return gx.to(x.dtype), *(s.to(p.dtype) for s, p in zip(sums, (p1, p2, beta), strict=True))
+
+
+def xielu(x: Tensor, raw_p: Tensor, raw_n: Tensor, beta: float, channel_dim: int = 1) -> Tensor:
+    """xIELU of Huang and Schlag, 2024. See :func:`mmact.ops.xielu`."""
+    value = x.to(opmath_dtype(x.dtype))
+    alpha_p, excess = (
+        _per_group(F.softplus(p.to(value.dtype)), x, channel_dim) for p in (raw_p, raw_n)
+    )
+    # Each half is 0 on the other's side. At 0 the derivative is that of the lower one, beta.
+    above, below = F.relu(value), value.clamp(max=0)
+    y = above * (alpha_p * above + beta)
+    # Up to 0, elu is expm1, which ONNX does not have.
+    return (y + ((beta + excess) * F.elu(below) - excess * below)).to(x.dtype)
+
+
+def xielu_bwd(
+    grad: Tensor, x: Tensor, raw_p: Tensor, raw_n: Tensor, beta: float, channel_dim: int = 1
+) -> tuple[Tensor, ...]:
+    """Gradients of :func:`xielu`: those of x, raw_p and raw_n."""
+    dtype, groups = opmath_dtype(x.dtype), raw_p.numel()
+    value, gy = x.to(dtype), grad.to(dtype)
+    raws = [p.detach().to(dtype) for p in (raw_p, raw_n)]
+    alpha_p, excess = (_per_group(F.softplus(p), x, channel_dim) for p in raws)
+    below = value.clamp(max=0)
+    bent = torch.expm1(below)
+    gx = gy * (beta + torch.where(value > 0, 2 * alpha_p * value, (beta + excess) * bent))
+    above = value > 0
+    terms = (torch.where(above, gy * value**2, 0), torch.where(above, 0, gy * (bent - below)))
+    found = (
+        (_group_sum(term, groups, channel_dim) * torch.sigmoid(raw)).to(p.dtype)
+        for term, raw, p in zip(terms, raws, (raw_p, raw_n), strict=True)
+    )
+    return gx.to(x.dtype), *found

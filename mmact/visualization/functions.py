@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mmact.ops._arguments import positive
+
 from .alignment import BOUNDS, has_bounds, input_quantiles
 from .layers import Modules, channel_count, evaluate, scalar_activations
 
@@ -61,9 +63,9 @@ def plot_functions(
     layers = scalar_activations(model)
     if not layers:
         raise ValueError('plot_functions: the model has no scalar activation of mmact to draw')
-    for name, value in (('num_functions', num_functions), ('max_layers', max_layers)):
-        if value < 1:
-            raise ValueError(f'plot_functions: {name} must be positive, got {value}')
+    num_functions, max_layers = positive(
+        'plot_functions', num_functions=num_functions, max_layers=max_layers
+    )
     names = [list(layers)[i] for i in _evenly(len(layers), max_layers)]
     if len(names) < len(layers):
         title += f' ({len(names)} of {len(layers)} layers)'

@@ -4,10 +4,14 @@
 
 from __future__ import annotations
 
+import warnings
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor, nn
 
-from mmact.ops._compat import unravel_index
+from mmact.ops._arguments import positive
+from mmact.ops._compat import uncompiled, unravel_index
 
 from .layers import Modules, channels_first, scalar_activations
 
@@ -18,7 +22,9 @@ class InputRecorder:
     It only reads: outputs, gradients, buffers and PyTorch's random state stay what they are. Memory
     is bounded by ``max_values`` numbers for each channel, on the CPU. Up to so many the sample is
     complete; beyond, it is a uniform random one of all values seen (deterministic for the same
-    inputs). Values that are not finite are dropped.
+    inputs). Values that are not finite are dropped. A compiled model runs uncompiled in the block
+    (from torch 2.6 on; before, it does not call the recorder's hooks). A warning says so when
+    nothing was recorded.
 
     Args:
         model: A model, whose scalar activations are recorded, or modules of any class by name. See
@@ -36,8 +42,7 @@ class InputRecorder:
     """
 
     def __init__(self, model: Modules, max_values: int = 1024) -> None:
-        if max_values < 1:
-            raise ValueError(f'InputRecorder: max_values must be positive, got {max_values}')
+        (max_values,) = positive(type(self).__name__, max_values=max_values)
         self.modules = scalar_activations(model)
         self.max_values = max_values
         #: Samples by name of the activation, (C, K) with K <= max_values, float32, NaN where a
@@ -45,6 +50,7 @@ class InputRecorder:
         self.samples: dict[str, Tensor] = {}
         self._seen: dict[str, int] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._eager: AbstractContextManager | None = None
         # Its own generator: the model's random numbers must not depend on being watched.
         self._generator = torch.Generator().manual_seed(0)
 
@@ -52,12 +58,24 @@ class InputRecorder:
         """Begins to record; a ``with`` block does it on entry."""
         for name, module in self.modules.items():
             self._handles.append(module.register_forward_pre_hook(self._hook(name)))
+        self._eager = uncompiled()
+        self._eager.__enter__()
 
     def stop(self) -> None:
         """Ends recording; a ``with`` block does it on exit."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        if self._eager is None:
+            return
+        self._eager.__exit__(None, None, None)
+        self._eager = None
+        if self.modules and not self.samples:
+            warnings.warn(
+                f'InputRecorder: no input has reached any of {len(self.modules)} activations: '
+                'either the model did not run, or it is compiled by a torch before 2.6',
+                stacklevel=2,
+            )
 
     def __enter__(self) -> InputRecorder:
         self.start()

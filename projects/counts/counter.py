@@ -152,11 +152,8 @@ def pose_estimator(kind: float | str, backbone: dict, head: dict) -> PoseEstimat
 
 def resnet(depth: int, **kwargs) -> Classifier:
     """An ImageNet classifier on a ResNet, whose Bottlenecks have their stride in the 1x1."""
-    cls = MODELS.get('mmact.ResNet')
-    if depth == 10:
-        basic, _ = cls.arch_settings[18]
-        cls = type('ResNet10', (cls,), dict(arch_settings={10: (basic, (1, 1, 1, 1))}))
-    return Classifier(cls(depth, style='caffe', **kwargs), (2048 if depth == 50 else 512, 1000))
+    backbone = MODELS.get('mmact.ResNet')(depth, style='caffe', **kwargs)
+    return Classifier(backbone, (2048 if depth == 50 else 512, 1000))
 
 
 def parameters(model: nn.Module) -> float:

@@ -29,9 +29,10 @@ from .training import MNISTConv, accuracy, batches, check_activations, train
 
 BATCH_SIZE = 128
 # Where the defaults are not of the size that the paper's table gives: two parameters a layer each.
+# SLAF starts as in the authors' program.
 PAPER_ACT_CFGS = {
     'APL': dict(type='APL', S=1, num_groups=1),
-    'SLAF': dict(type='SLAF', degree=1),
+    'SLAF': dict(type='SLAF', degree=1, init=(1.0, 1.0)),
 }
 OPTIMIZERS = {
     'Adam': lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),

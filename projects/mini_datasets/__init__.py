@@ -13,6 +13,7 @@ layout. `lgg` draws heads instead. Another layout is one more such file and its 
 from .ade20k import make_ade20k
 from .cityscapes import make_cityscapes
 from .coco import make_coco
+from .imagenet import make_imagenet
 from .lgg import make_lgg
 
 MAKERS = {
@@ -20,6 +21,14 @@ MAKERS = {
     'ade20k': make_ade20k,
     'cityscapes': make_cityscapes,
     'lgg': make_lgg,
+    'imagenet': make_imagenet,
 }
 
-__all__ = ['MAKERS', 'make_ade20k', 'make_cityscapes', 'make_coco', 'make_lgg']
+__all__ = [
+    'MAKERS',
+    'make_ade20k',
+    'make_cityscapes',
+    'make_coco',
+    'make_imagenet',
+    'make_lgg',
+]

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a miniature data set, drawn, in the layout of COCO, ADE20K, Cityscapes or LGG MRI."""
+"""Writes a miniature data set, drawn, in the layout of COCO, ADE20K, Cityscapes, LGG MRI or ImageNet."""
 
 import argparse
 import inspect

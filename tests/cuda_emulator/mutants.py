@@ -2,113 +2,186 @@
 # SPDX-License-Identifier: Apache-2.0
 """Breaks CUDA's own code, and the formulas, one thing at a time, and sees the emulated tests fail.
 
-python tests/cuda_emulator/mutants.py [NUMBER ...] takes about a minute for each. The objects of a
-mutant are linked first, so that its templates are those that count.
+python tests/cuda_emulator/mutants.py [NUMBER ...] takes about half a minute for each. What a
+mutant builds anew is linked first, so that its templates are those that count.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import build
 
 ENGINE, PLAN, SAMPLES = 'cuda/engine.cuh', 'cuda/plan.h', 'cuda/samples.cuh'
-KERNELS, DYRELU, TABLES = 'cuda/kernels_float.cu', 'cuda/dyrelu.cu', 'cuda/tables.cu'
+TABLES_CU, DYRELU, CPAB_TABLE = 'cuda/tables.cu', 'cuda/dyrelu.cu', 'cuda/cpab_table.cu'
+PWLU_OP = 'ops/pwlu.cpp'
 PWLU, PAU, CPAB = 'formulas/pwlu.h', 'formulas/pau.h', 'formulas/cpab.h'
-LINEAR = 'formulas/piecewise_linear.h'
-# (file, what is there, what takes its place, source to build anew).
+LINEAR, STORAGE = 'formulas/piecewise_linear.h', 'formulas/storage.h'
+AFFINE, FIELDS = 'formulas/max_affine.h', 'formulas/cpab_table.h'
+# What is built anew: a source in csrc, or kernels or tables of some formulas alone, in float32.
+ANY = ('kernels', 'Pwlu', 'Pau')
+WITH = {name: ('kernels', name) for name in ('Pwlu', 'Pau', 'PiecewiseLinear', 'Cpab')}
+OF = {name: ('tables', name) for name in WITH}
+# (file, what is there, what takes its place, what is built anew).
 MUTANTS = [
-    (ENGINE, '/ A::kWidth * kVector;', '/ A::kWidth * kVector + 1;', KERNELS),
-    (ENGINE, ': T(0);\n    }\n    __syncthreads();', ': T(0);\n    }', KERNELS),
-    (ENGINE, '    __syncthreads();\n    const int64_t entry', '    const int64_t entry', KERNELS),
-    (ENGINE, '__syncthreads();  // the next pass', '// the next pass', KERNELS),
-    (ENGINE, 'threadIdx.x] = sums[e];\n  __syncthreads();', 'threadIdx.x] = sums[e];', KERNELS),
-    (ENGINE, 'other > 0; other /= 2', 'other > 1; other /= 2', KERNELS),
-    (ENGINE, 'int other = kWarp / 2', 'int other = kWarp / 4', KERNELS),
-    (ENGINE, 'stop = begin + task.chunk;', 'stop = begin + task.chunk - 1;', KERNELS),
-    (ENGINE, 'first_channel + threadIdx.x % A::kWidth;', 'first_channel;', KERNELS),
-    (ENGINE, 'shared + threadIdx.x % A::kWidth', 'shared + (threadIdx.x + 1) % A::kWidth', KERNELS),
-    (ENGINE, 'offset += task.next_run;', '', KERNELS),
-    (ENGINE, '0 <= bin && bin < count', '0 <= bin && bin < count - 1', KERNELS),
-    (ENGINE, 'if (first == 0) batch.store', 'if (first >= 0 && j == 0) batch.store', KERNELS),
-    (ENGINE, 't < threads; t += kWarp', 't < threads; t += 2 * kWarp', KERNELS),
-    (ENGINE, 'positions[j] + v) * task.channels', 'positions[j]) * task.channels', KERNELS),
-    (PLAN, 'bins_per_pass * sums_bytes(threads);', 'bins_per_pass;', 'ops/pwlu.cpp'),
-    (PLAN, 'task.step_inner = task.step % task.inner', 'task.step_inner = 0', 'ops/pwlu.cpp'),
-    (PLAN, 'divide_up(task.elements, task.chunk);', 'task.elements / task.chunk;', 'ops/pwlu.cpp'),
+    (ENGINE, '/ A::kWidth * kVector;', '/ A::kWidth * kVector + 1;', ANY),
+    (ENGINE, ': T(0);\n    }\n    __syncthreads();', ': T(0);\n    }', ANY),
+    (ENGINE, '    __syncthreads();\n    const int64_t entry', '    const int64_t entry', ANY),
+    (ENGINE, '__syncthreads();  // the next pass', '// the next pass', ANY),
+    (ENGINE, 'threadIdx.x] = sums[e];\n  __syncthreads();', 'threadIdx.x] = sums[e];', ANY),
+    (ENGINE, 'other > 0; other /= 2', 'other > 1; other /= 2', ANY),
+    (ENGINE, 'int other = kWarp / 2', 'int other = kWarp / 4', ANY),
+    (ENGINE, 'stop = begin + task.chunk;', 'stop = begin + task.chunk - 1;', ANY),
+    (ENGINE, 'first_channel + threadIdx.x % A::kWidth;', 'first_channel;', ANY),
+    (ENGINE, 'shared + threadIdx.x % A::kWidth', 'shared + (threadIdx.x + 1) % A::kWidth', ANY),
+    (ENGINE, 'offset += task.next_run;', '', ANY),
+    (ENGINE, '0 <= bin && bin < count', '0 <= bin && bin < count - 1', ANY),
+    (ENGINE, 'if (first == 0) batch.store', 'if (first >= 0 && j == 0) batch.store', ANY),
+    (ENGINE, 't < threads; t += kWarp', 't < threads; t += 2 * kWarp', ANY),
+    (ENGINE, 'positions[j] + v) * task.channels', 'positions[j]) * task.channels', ANY),
+    (PLAN, 'bins_per_pass * sums_bytes(threads);', 'bins_per_pass;', PWLU_OP),
+    (PLAN, 'task.step_inner = task.step % task.inner', 'task.step_inner = 0', PWLU_OP),
+    (PLAN, 'divide_up(task.elements, task.chunk);', 'task.elements / task.chunk;', PWLU_OP),
     (SAMPLES, 'other = kWarp / 2', 'other = kWarp / 4', DYRELU),
     (SAMPLES, 'if (lane == 0) data.sums', 'if (lane == 1) data.sums', DYRELU),
     (SAMPLES, 'task.pixels + at(r) + v]', 'task.pixels + at(r)]', DYRELU),
     (SAMPLES, 'if (present) {', 'if (true) {', DYRELU),
     (SAMPLES, 'first + lane : item.first;', 'first + (lane ^ 1) : item.first;', DYRELU),
-    (TABLES, 'chunk += kWarp', 'chunk += kWarp + 1', TABLES),
-    (TABLES, 'entry % groups', 'entry % (groups + 1)', TABLES),
-    (TABLES, '  }\n  __syncthreads();\n}', '  }\n}', TABLES),
-    ('cuda/cpab_table.cu', 'work(k);\n    __syncthreads();', 'work(k);', 'cuda/cpab_table.cu'),
+    (TABLES_CU, 'chunk += kWarp', 'chunk += kWarp + 1', ('tables', 'Pwlu', 'Pau')),
+    (TABLES_CU, 'entry % groups', 'entry % (groups + 1)', ('tables', 'Pwlu', 'Pau')),
+    (TABLES_CU, '  }\n  __syncthreads();\n}', '  }\n}', ('tables', 'Pwlu', 'Pau')),
+    (CPAB_TABLE, 'work(k);\n    __syncthreads();', 'work(k);', CPAB_TABLE),
     # Formulas, which the CPU's kernels have in common.
-    (PWLU, 'k < last, k, last', 'k < last, k, last - S::set(1)', KERNELS),
-    (PWLU, 'x >= upper, last', 'x > upper, last', KERNELS),
-    (PWLU, 'x < lower, S::set(-1)', 'x <= lower, S::set(-1)', KERNELS),
-    (PWLU, 'gy * (x - left_edge(k))', 'gy * x', KERNELS),
-    (PWLU, 'share + (k - n) * s0(k)', 'share + k * s0(k)', TABLES),
-    (PWLU, 'carried + s0(k) - share', 'carried + s0(k)', TABLES),
-    (PWLU, 'crossed ? left + kPwluMinWidth : right,', 'right,', TABLES),
-    (PAU, 'da, -da', 'da, da', KERNELS),
-    (PAU, 'S::fma(w, dp, minus_wf * da)', 'S::fma(w, dp, -minus_wf * da)', KERNELS),
-    (PAU, 'is_far(x, lane)) S::put', 'false) S::put', KERNELS),
-    (PAU, 'negative ? -sum : sum', 'sum', TABLES),
-    (LINEAR, 'passed = x >= rows.at(s);  // false', 'passed = x > rows.at(s);  // false', KERNELS),
-    (LINEAR, 'terms[1] = gy * x', 'terms[1] = gy', KERNELS),
-    (LINEAR, 'sums(2 * s + 1)', 'sums(2 * s)', TABLES),
-    (CPAB, 'terms[1] = gt * z * g * h', 'terms[1] = gt * z * g', KERNELS),
-    (CPAB, 'x >= breakpoints.at(next)', 'x > breakpoints.at(next + 1)', KERNELS),
-    (CPAB, 'gx = gy * bounded(point.t) * M::normal_pdf(x)', 'gx = gy * bounded(point.t)', KERNELS),
-    ('formulas/storage.h', 'magnitude >= 0x400', 'magnitude >= 0x800', KERNELS),
-]
+    (PWLU, 'kPwluMinWidth = 1e-6', 'kPwluMinWidth = 1e-5', OF['Pwlu']),
+    (PWLU, 'crossed ? left + kPwluMinWidth : right,', 'right,', OF['Pwlu']),
+    (PWLU, 'k < last, k, last', 'k < last, k, last - S::set(1)', WITH['Pwlu']),
+    (PWLU, 'x >= upper, last', 'x > upper, last', WITH['Pwlu']),
+    (PWLU, 'x < lower, S::set(-1)', 'x <= lower, S::set(-1)', WITH['Pwlu']),
+    (PWLU, 'k > last, upper, inner', 'k > last, inner, inner', WITH['Pwlu']),
+    (PWLU, 'inference ? x : x - left_edge(k)', 'x - left_edge(k)', WITH['Pwlu']),
+    (PWLU, 'gy * (x - left_edge(k))', 'gy * x', WITH['Pwlu']),
+    (PWLU, 'share + (k - n) * s0(k)', 'share + k * s0(k)', OF['Pwlu']),
+    (PWLU, 'carried + s0(k) - share', 'carried + s0(k)', OF['Pwlu']),
+    (PWLU, 'to_left = -f.left_slope', 'to_left = f.left_slope', OF['Pwlu']),
+    (PAU, 'da, -da', 'da, da', WITH['Pau']),
+    (PAU, 'S::fma(w, dp, minus_wf * da)', 'S::fma(w, dp, -minus_wf * da)', WITH['Pau']),
+    (PAU, 'a >= S::set(0), one', 'a > S::set(0), one', WITH['Pau']),
+    (PAU, 'is_far(x, lane)) S::put', 'false) S::put', WITH['Pau']),
+    (PAU, 'value = value * PauNoise', 'value = value + 0 * PauNoise', WITH['Pau']),
+    (PAU, 'top + k - 2 * bottom', 'top + k - bottom', WITH['Pau']),
+    (PAU, 'bottom > 0 && b(bottom) == 0', 'false', WITH['Pau']),
+    (PAU, 'a * odd >= 0', 'a >= 0', WITH['Pau']),
+    (PAU, 'mix(key ^ of_row) >> 8', 'mix(key) >> 8', WITH['Pau']),
+    (PAU, 'negative ? -sum : sum', 'sum', OF['Pau']),
+    (PAU, 'magnitudes && value < 0', 'false', OF['Pau']),
+    (LINEAR, 'passed = x >= rows.at(s);  // false', 'passed = x > rows.at(s);  // false',
+     WITH['PiecewiseLinear']),
+    (LINEAR, 'terms[1] = gy * x', 'terms[1] = gy', WITH['PiecewiseLinear']),
+    (LINEAR, 'sums(2 * s + 1)', 'sums(2 * s)', OF['PiecewiseLinear']),
+    (CPAB, 'terms[1] = gt * z * g * h', 'terms[1] = gt * z * g', WITH['Cpab']),
+    (CPAB, 'S::fma(rest * w, q, g)', 'S::fma(rest, q, g)', WITH['Cpab']),
+    (CPAB, 'x >= breakpoints.at(next)', 'x > breakpoints.at(next + 1)', WITH['Cpab']),
+    (CPAB, 'bounded(point.t) * M::normal_pdf(x)', 'bounded(point.t)', WITH['Cpab']),
+    (CPAB, 'bounded(x - p.at(i))', '(x - p.at(i))', WITH['Cpab']),
+    (CPAB, 'x == x, segment(x)', 'true, segment(x)', WITH['Cpab']),
+    (CPAB, 'outside > S::set(0), slope', 'outside > S::set(-1), slope', WITH['Cpab']),
+    (FIELDS, 'slow_start ? start : stop', 'slow_start ? stop : start', CPAB_TABLE),
+    (FIELDS, 'left > 0 ? g_time[cell] : -g_time[cell]', 'g_time[cell]', CPAB_TABLE),
+    (FIELDS, '? preimages[k - 1] : preimages[k]', '? preimages[k] : preimages[k]', CPAB_TABLE),
+    (AFFINE, 'value >= best', 'value > best', DYRELU),
+    (AFFINE, ' | (value != value)', '', DYRELU),
+    (AFFINE, 'S::fma(gy, x, sums[k])', 'S::fma(gy, slope, sums[k])', DYRELU),
+    (STORAGE, 'magnitude >= 0x400', 'magnitude >= 0x800', OF['Pwlu']),
+    (STORAGE, 'magnitude + 0xfff', 'magnitude + 0x1000', OF['Pwlu']),
+    (STORAGE, '(bits + 0x7fff', '(bits + 0x8000', OF['Pwlu']),
+    (STORAGE, 'rounded - 0x3f000000', 'rounded - 0x3f000001', OF['Pwlu']),
+]  # fmt: skip
+# The names of the tests that run what is built anew.
+TESTS = {
+    'Pwlu': 'pwlu', 'Pau': 'pau or polynomial or rational', 'PiecewiseLinear': 'relu or linear',
+    'Cpab': 'cpab or ditac', PWLU_OP: 'pwlu', CPAB_TABLE: 'test_cpab', DYRELU: 'dyrelu',
+}  # fmt: skip
+FILES = ('dyrelu', 'pwlu', 'pau', 'cpab', 'elementwise', 'cuda')
 
 
-def tests_fail(library: Path, source: str) -> bool:
-    """Whether a test marked cuda notices."""
-    files = {DYRELU: ['test_dyrelu.py'], 'cuda/cpab_table.cu': ['test_cpab.py']}.get(
-        source, ['test_elementwise.py', 'test_pwlu.py', 'test_cuda.py', 'test_cpab.py']
+def source_of(part: str | tuple[str, ...], csrc: Path) -> str:
+    """Returns C++ that includes a source, for all formulas or for some."""
+    if isinstance(part, str):
+        return f'#include "{csrc / part}"\n'
+    kind, *formulas = part
+    uses = ' '.join(f'use({name}Settings);' for name in formulas)
+    return (
+        f'#include "{csrc}/formulas/all.h"\n'
+        '#undef MMACT_FOR_EACH_SETTINGS\n'
+        f'#define MMACT_FOR_EACH_SETTINGS(use) {uses}\n'
+        '#define MMACT_RAW float\n'
+        f'#include "{csrc}/cuda/{"kernels.inc" if kind == "kernels" else "tables.cu"}"\n'
     )
+
+
+def killer(library: Path, tests: str) -> str:
+    """Returns the test marked cuda that notices, or nothing."""
     result = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-x', '-m', 'cuda', '-p', 'no:cacheprovider',
-         *(f'tests/test_ops/{name}' for name in files)],
+         *(f'tests/test_ops/test_{name}.py' for name in FILES), '-k', tests],
         env={**os.environ, 'MMACT_EMULATED_CUDA': str(library)},
         cwd=build.ROOT,
         capture_output=True,
+        text=True,
         check=False,
     )  # fmt: skip
-    return result.returncode != 0
+    failed = re.search(r'^(?:FAILED|ERROR) tests/test_ops/(\S+)', result.stdout, re.MULTILINE)
+    if result.returncode == 1 and failed:
+        return failed[1]
+    if result.returncode < 0:
+        return f'signal {-result.returncode}'
+    if result.returncode or ' passed' not in result.stdout:
+        sys.exit(f'the tests did not run:\n{result.stdout[-3000:]}{result.stderr[-3000:]}')
+    return ''
+
+
+def build_mutant(number: int, original: Path, folder: Path) -> Path:
+    """Returns the library of a mutant, built in a folder."""
+    name, old, new, part = MUTANTS[number]
+    csrc = folder / 'csrc'
+    shutil.copytree(build.ROOT / 'csrc', csrc)
+    text = (csrc / name).read_text()
+    if old not in text:
+        sys.exit(f'mutant {number} has nothing to change in {name}: {old!r}')
+    (csrc / name).write_text(text.replace(old, new, 1))
+    (folder / 'mutant.cpp').write_text(source_of(part, csrc))
+    build.compile_one(folder / 'mutant.cpp', folder / 'mutant.o')
+    # A whole source takes the place of the original's; templates are merged.
+    replaced = f'{Path(part).name}.o' if isinstance(part, str) else ''
+    rest = [str(o) for o in sorted(original.parent.glob('*.o')) if o.name != replaced]
+    build.link([str(folder / 'mutant.o'), *rest], folder / 'mutant.so')
+    return folder / 'mutant.so'
 
 
 def main() -> None:
+    """Prints which mutants die, and of which tests."""
     original = build.build()
-    objects = sorted(original.parent.glob('*.o'))
     chosen = [int(n) for n in sys.argv[1:]] or range(len(MUTANTS))
     alive = []
     for number in chosen:
-        name, old, new, source = MUTANTS[number]
+        started = time.monotonic()
+        name, old, new, part = MUTANTS[number]
+        tests = ' or '.join(TESTS[p] for p in ([part] if isinstance(part, str) else part[1:]))
         with tempfile.TemporaryDirectory() as folder:
-            csrc = Path(folder) / 'csrc'
-            shutil.copytree(build.ROOT / 'csrc', csrc)
-            text = (csrc / name).read_text()
-            assert old in text, f'mutant {number} has nothing to change: {old!r}'
-            (csrc / name).write_text(text.replace(old, new, 1))
-            own = Path(folder) / 'mutant.o'
-            build.compile_one(csrc / source, own)
-            library = Path(folder) / 'mutant.so'
-            rest = [str(o) for o in objects if o.name != f'{Path(source).name}.o']
-            build.link([str(own), *rest], library)
-            dead = tests_fail(library, source)
-        print(f'{number:2} {"dead" if dead else "ALIVE"}  {name}: {old!r} -> {new!r}', flush=True)
-        alive += [] if dead else [number]
+            test = killer(build_mutant(number, original, Path(folder)), tests)
+        print(
+            f'{number:2} {test or "ALIVE"}  {name}: {old!r} -> {new!r} '
+            f'({time.monotonic() - started:.0f} s)',
+            flush=True,
+        )
+        alive += [] if test else [number]
     print(f'{len(chosen) - len(alive)} of {len(chosen)} mutants died; alive: {alive}')
     sys.exit(bool(alive))
 

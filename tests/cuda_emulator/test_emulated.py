@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-pytestmark = pytest.mark.skipif(
-    platform.machine() != 'x86_64' or not shutil.which('g++'), reason='needs g++ on x86-64'
-)
+pytestmark = [
+    pytest.mark.skipif(
+        platform.machine() != 'x86_64' or not shutil.which('g++'), reason='needs g++ on x86-64'
+    ),
+    pytest.mark.xdist_group('cuda_emulator'),  # of several workers one builds the library
+]
 
 
 @pytest.fixture(scope='module')

@@ -197,6 +197,49 @@ def test_smoothness():
     assert DiTAC().smoothness().item() == 0
 
 
+def test_priors_of_the_authors_program():
+    """Made as the program makes them: from the null space of the constraints on all cells."""
+    cells, domain = 5, (-1.0, 2.0)
+    width = domain[1] - domain[0]
+    # Slope and offset of each cell in turn: equal velocities at inner knots, 0 at both ends.
+    constraints = torch.zeros(cells + 1, 2 * cells, dtype=torch.float64)
+    for i in range(cells - 1):
+        x = (i + 1) / cells
+        constraints[i, 2 * i : 2 * i + 4] = constraints.new_tensor([x, 1, -x, -1])
+    constraints[-2, 1] = 1
+    constraints[-1, -2:] = 1
+    _, _, rows = torch.linalg.svd(constraints)
+    basis = rows[cells + 1 :].T
+    # Velocity at the right end of every cell but the last.
+    evaluate = torch.zeros(cells - 1, 2 * cells, dtype=torch.float64)
+    for i in range(cells - 1):
+        evaluate[i, 2 * i : 2 * i + 2] = evaluate.new_tensor([(i + 1) / cells, 1])
+
+    def distance(i, j):
+        return abs(i // 2 - j // 2) / cells if i % 2 == j % 2 else 100 * (cells - 1) / cells
+
+    every = range(2 * cells)
+    draw = [[4 * math.exp(-distance(i, j) / 50) for j in every] for i in every]
+    draw = torch.tensor(draw, dtype=torch.float64)
+    seen = evaluate @ basis @ basis.T @ draw @ basis @ basis.T @ evaluate.T
+    torch.manual_seed(0)
+    act = DiTAC(
+        20000, num_cells=cells, domain=domain, init='prior', prior='authors', num_groups=None
+    ).double()
+    theta = act.rows('theta').detach()
+    assert_near(theta.T @ theta / 20000 / width**2 / seen.max(), seen / seen.max(), 0.03)
+
+    step = 2 / (2 * cells - 1)
+    kernel = [[math.exp(-2 * step * abs(i - j) / 5) * 20**2 for j in every] for i in every]
+    precision = torch.linalg.inv(
+        basis.T @ torch.tensor(kernel, dtype=torch.float64) @ basis
+        + torch.finfo(torch.float32).eps * torch.eye(cells - 1, dtype=torch.float64)
+    )
+    coordinates = torch.linalg.pinv(evaluate @ basis) @ (theta / width).T
+    expected = (coordinates * (precision @ coordinates)).sum()
+    assert act.smoothness().item() == pytest.approx(expected.item(), rel=1e-9)
+
+
 def test_seed_decides_the_draw():
     torch.manual_seed(3)
     first = DiTAC(init='prior').theta
@@ -219,6 +262,7 @@ def test_seed_decides_the_draw():
         (dict(version='ge', domain=(-1, 2)), "domain of version 'ge' must begin at 0"),
         (dict(negative_slope=INF), 'negative_slope must be a finite number, got inf'),
         (dict(init='random'), "init must be 'zero' or 'prior', got 'random'"),
+        (dict(prior='zero'), "prior must be 'knots' or 'authors', got 'zero'"),
         (dict(length_scale=0), 'length_scale must be a positive number, got 0'),
         (dict(variance=-1.0), 'variance must be a positive number, got -1.0'),
         (dict(num_groups='both'), 'num_groups must be'),

@@ -134,6 +134,19 @@ def test_special_cases_of_table_1():
     assert_near(act(x), x * weights[:, :, None, None], 1e-15)
 
 
+def test_first_rows_of_table_7():
+    """A range for each function: the second one can be held at 0."""
+    x = random_tensor((3, 5, 4, 4), seed=2)
+    for ranges, intercept in (((0.5, 0.0), True), ((0.0, 0.0), False)):
+        act = build(DyReLUB, 5, lambda_a=(1.0, 0.0), lambda_b=ranges)
+        a, a2, b, b2 = act.coefficients(x.mean((2, 3)))[..., None, None].unbind(1)
+        assert not a2.any()
+        assert not b2.any()
+        assert bool(b.any()) == intercept
+        assert (a - 1).abs().max() > 0.01
+        assert_near(act(x), (a * x + b).relu(), 1e-15)
+
+
 def train_xor(seed):
     torch.manual_seed(seed)
     points = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]])
@@ -307,7 +320,8 @@ def test_state_dict():
         (dict(context_channels=0), 'context_channels must be a positive integer'),
         (dict(alphas=(1.0,)), r'alphas must be 2 finite numbers, got \[1.0\]'),
         (dict(betas=(0, math.nan)), 'betas must be 2 finite numbers'),
-        (dict(lambda_a=math.inf), 'lambda_a and lambda_b must be 2 finite numbers'),
+        (dict(lambda_a=math.inf), 'lambda_a must be 2 finite numbers'),
+        (dict(lambda_b=(0.5,)), r'lambda_b must be 2 finite numbers, got \[0.5\]'),
         (dict(num_channels=0), 'num_channels must be a positive integer'),
     ],
 )

@@ -89,3 +89,11 @@ def test_nan():
 def test_degree_is_checked(degree):
     with pytest.raises(ValueError, match='SLAF: degree must be an integer from 1 to'):
         SLAF(degree=degree)
+
+
+def test_initial_coefficients():
+    x = random_tensor((3, 4), torch.float32)
+    assert torch.equal(SLAF(degree=1, init=(1, 1))(x), 1 + x)
+    for init in ((1.0,), (1.0, math.inf)):
+        with pytest.raises(ValueError, match='SLAF: init must be 2 finite numbers, for the powers'):
+            SLAF(degree=1, init=init)

@@ -19,6 +19,9 @@ from mmact.activations import APL, PAU, PWLU, AReLU, DiTAC, DyReLUB
 
 models = pytest.importorskip('torchvision.models')
 
+# Those that can take the place of another: Maxout changes the number of channels.
+NAMES = [record.name for record in mmact.list_activations() if record.name != 'Maxout']
+
 
 class Block(nn.Module):
     """ResNet's block: one ReLU at two places of different width."""
@@ -106,6 +109,102 @@ def test_places_of_one_module():
     assert isinstance(one.relu, AReLU)
 
 
+class Gated(nn.Module):
+    """One ReLU at three places, the first of which is on the squeezed map of a gate."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+        self.fc1, self.fc2 = nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = self.conv1(x)
+        x = x * self.fc2(self.relu(self.fc1(F.adaptive_avg_pool2d(x, 1)))).sigmoid()
+        return self.relu(self.conv2(self.relu(x)))
+
+
+class GatedLater(Gated):
+    """The second place is the gate."""
+
+    def forward(self, x):
+        x = self.relu(self.conv1(x))
+        x = x * self.fc2(self.relu(self.fc1(F.adaptive_avg_pool2d(x, 1)))).sigmoid()
+        return self.relu(self.conv2(x))
+
+
+class SometimesGated(Gated):
+    """No dry run comes to the gate."""
+
+    def forward(self, x):
+        x = self.relu(self.conv1(x))
+        if x.size(-1) < 3:
+            x = x * self.fc2(self.relu(self.fc1(x))).sigmoid()
+        return self.relu(self.conv2(x))
+
+
+@pytest.mark.parametrize('cls', [Gated, GatedLater, SometimesGated])
+@pytest.mark.parametrize('act', ['PWLU', 'APL'])
+def test_a_place_that_keeps_its_function_keeps_the_child(cls, act):
+    """The others get children of their own, whichever comes first."""
+    torch.manual_seed(0)
+    model, x = cls().eval(), torch.randn(2, 3, 8, 8)
+    keys, before = set(model.state_dict()), outputs(model, x)
+    report = mmact.convert(model, dict(type=act), example=x)
+    assert type(model.relu) is nn.ReLU
+    assert len(report.replaced) == 2
+    assert 'relu' not in {r.path for r in report.replaced}
+    assert [k.path for k in report.kept] == ['relu']
+    assert all(model.get_submodule(r.path).num_channels == r.channels for r in report.replaced)
+    assert keys <= set(model.state_dict())
+    torch.testing.assert_close(outputs(model, x), before)
+    assert outputs(model, torch.randn(2, 3, 1, 1)).shape == (2, 6, 1, 1)
+    model.train()(x).sum().backward()
+    added = {n: p for n, p in model.named_parameters() if n not in keys}
+    assert added
+    assert all(p.grad is not None for p in added.values())
+    mmact.convert(model, dict(type='ReLU'), example=x)
+    assert set(model.state_dict()) == keys
+    assert [n for n, m in model.named_modules() if isinstance(m, nn.ReLU)] == ['relu']
+    torch.testing.assert_close(outputs(model, x), before)
+
+
+class Branches(nn.Module):
+    """DDRNet: what was activated is added to in place, which ReLU's gradient does not mind."""
+
+    def __init__(self, view=False):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.relu, self.view = nn.ReLU(), view
+
+    def forward(self, x):
+        x = self.conv1(x)
+        y = self.conv2(self.relu(x.view(x.shape) if self.view else x))
+        x += y
+        return F.relu(x) + x.mul_(2)
+
+
+@pytest.mark.parametrize('view', [False, True])
+@pytest.mark.parametrize('act', sorted({*NAMES} - {'ReLU'}))
+def test_inputs_that_are_changed_in_place(act, view):
+    torch.manual_seed(0)
+    model, x = Branches(view), torch.randn(2, 3, 8, 8)
+    mmact.convert(model, dict(type=act), example=x)
+    model, loaded = copy.deepcopy(model), model
+    torch.manual_seed(1)  # for those with noise
+    model.train()(x).square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+    # The same as of copies that are made by hand.
+    torch.manual_seed(1)
+    acts = loaded.relu, loaded.relu_2
+    z = loaded.train().conv1(x)
+    y = loaded.conv2(acts[0](z.clone()))
+    z = z + y
+    (acts[1](z.clone()) + 2 * z).square().sum().backward()
+    for (name, p), q in zip(model.named_parameters(), loaded.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, msg=lambda text, name=name: f'{name}: {text}')
+
+
 def test_functions():
     torch.manual_seed(0)
     model, x = Functional(), torch.randn(2, 3, 8, 8)
@@ -145,7 +244,10 @@ def test_start(original, act, tolerance):
     assert replaced.error is None or seen <= 1.01 * replaced.error + 1e-5
 
 
-@pytest.mark.parametrize('original', [nn.SiLU(), nn.GELU(), nn.Mish(), nn.Hardswish(), nn.ELU()])
+CURVED = [nn.SiLU(), nn.GELU(), nn.Mish(), nn.Hardswish(), nn.ELU()]
+
+
+@pytest.mark.parametrize('original', CURVED)
 @pytest.mark.parametrize('scale', [1, 30, 1000])
 def test_far_inputs(original, scale):
     """A table of a curved function goes on outside of its bounds as the function does."""
@@ -157,6 +259,29 @@ def test_far_inputs(original, scale):
     report = mmact.convert(model, dict(type='PWLU'), example=x)
     assert report.replaced[0].error < 0.1
     assert (outputs(model, x) - before).abs().max() <= 1.01 * report.replaced[0].error + 1e-3
+
+
+@pytest.mark.parametrize('original', CURVED)
+def test_inputs_that_no_dry_run_saw(original):
+    """Weights that are loaded later bring others: a table ends in the slopes that they tend to."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), copy.deepcopy(original))
+    report = mmact.convert(model, dict(type='PWLU'), example=0.1 * torch.randn(2, 3, 8, 8))
+    assert report.replaced[0].high < 1
+    x = torch.linspace(-1000, 1000, 20001).view(1, 1, -1, 1).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        torch.testing.assert_close(model[1](x), original(x), rtol=0, atol=0.025)
+
+
+@pytest.mark.parametrize('act', ['PAU', 'GroupRational'])
+@pytest.mark.parametrize('scale', [1, 30])
+def test_fits_reach_as_far_as_the_inputs(act, scale):
+    """A fit of ReLU is one on any scale: its error stays the same share of the range."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 8, 1), nn.LeakyReLU(0.1))
+    report = mmact.convert(model, dict(type=act), example=scale * torch.randn(2, 8, 16, 16))
+    (replaced,) = report.replaced
+    assert replaced.error <= 0.02 * max(3, -replaced.low, replaced.high)
 
 
 def test_random_numbers_go_on():

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import distributed, nn
 
 import mmact
 from mmact.activations import PWLU, Activation
@@ -26,40 +27,64 @@ def converted():
 
 def test_symbolic_trace():
     """torch.fx sees the rewritten calls; the activations are leaves."""
-
-    class Tracer(torch.fx.Tracer):
-        def is_leaf_module(self, module, name):
-            return isinstance(module, Activation) or super().is_leaf_module(module, name)
-
     model, x = converted()
     model.eval()
-    graph = Tracer().trace(model)
-    called = [node.target for node in graph.nodes if node.op == 'call_module']
+    traced = torch.fx.symbolic_trace(model)
+    called = [node.target for node in traced.graph.nodes if node.op == 'call_module']
     acts = [name for name, m in model.named_modules() if isinstance(m, PWLU)]
     assert sorted(n for n in called if n in acts) == sorted(acts)
-    assert torch.equal(torch.fx.GraphModule(model, graph)(x), model(x))
+    assert torch.equal(traced(x), model(x))
+
+
+class Block(nn.Module):
+    """One ReLU at two places, and a functional one."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.relu = nn.ReLU()
+
+    def forward(self, x):
+        return F.relu(self.relu(self.conv2(self.relu(self.conv1(x)))) - 0.1)
+
+
+def train(model, batches):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    for x in batches:
+        optimizer.zero_grad()
+        model(x).square().mean().backward()
+        optimizer.step()
+
+
+def block_and_batches():
+    torch.manual_seed(0)
+    model, batches = Block(), torch.randn(3, 4, 3, 8, 8)
+    assert len(mmact.convert(model, dict(type='PWLU'), example=batches[0]).replaced) == 3
+    return model, batches
+
+
+def one_of_two(rank, folder):
+    torch.set_num_threads(1)
+    store = f'file://{folder / "store"}'
+    distributed.init_process_group('gloo', init_method=store, rank=rank, world_size=2)
+    model, batches = block_and_batches()
+    # A parameter without a gradient would make DDP raise in the second iteration.
+    train(nn.parallel.DistributedDataParallel(model), [x.chunk(2)[rank] for x in batches])
+    torch.save(model.state_dict(), folder / f'{rank}.pth')
+    distributed.destroy_process_group()
 
 
 def test_distributed(tmp_path):
-    """No parameter is left out of the reduction: DDP would say so in the second iteration."""
-    from torch import distributed
-
-    model, x = converted()
-    plain = copy.deepcopy(model)
-    store = f'file://{tmp_path / "store"}'
-    distributed.init_process_group('gloo', init_method=store, rank=0, world_size=1)
-    try:
-        wrapped = nn.parallel.DistributedDataParallel(model)
-        for _ in range(2):
-            wrapped.zero_grad()
-            wrapped(x).sum().backward()
-    finally:
-        distributed.destroy_process_group()
-    for _ in range(2):
-        plain.zero_grad()
-        plain(x).sum().backward()
-    for (name, p), q in zip(model.named_parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(p.grad, q.grad, msg=lambda text, name=name: f'{name}: {text}')
+    """Two processes with half of each batch learn as one, all that was converted."""
+    torch.multiprocessing.spawn(one_of_two, (tmp_path,), 2)
+    first, second = (torch.load(tmp_path / f'{rank}.pth') for rank in range(2))
+    model, batches = block_and_batches()
+    start = copy.deepcopy(model.state_dict())
+    train(model, batches)
+    for name, value in model.state_dict().items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], value, msg=lambda text, n=name: f'{n}: {text}')
+    assert all(not torch.equal(start[n], first[n]) for n in start if n.endswith('points'))
 
 
 def test_averaged_by_mmengine():
@@ -77,6 +102,46 @@ def test_averaged_by_mmengine():
     assert not torch.equal(average(x), model(x))
     acts = [[m for m in n.modules() if isinstance(m, PWLU)] for n in (average, model)]
     assert all(not torch.equal(a.points, b.points) for a, b in zip(*acts, strict=True))
+
+
+def test_ema_hook(tmp_path):
+    """EMAHook averages what was converted, tests with it and writes it into checkpoints."""
+    engine = pytest.importorskip('mmengine')
+
+    class Model(engine.model.BaseModel):
+        def __init__(self):
+            super().__init__()
+            self.block = block_and_batches()[0]
+
+        def forward(self, *inputs, mode='tensor'):
+            loss = self.block(torch.stack(inputs)).square().mean()
+            return dict(loss=loss) if mode == 'loss' else loss
+
+    model = Model()
+    start = model.block.relu.points.detach().clone()
+    runner = engine.runner.Runner(
+        model,
+        str(tmp_path),
+        train_dataloader=dict(
+            dataset=list(torch.randn(6, 3, 8, 8)), sampler=dict(type='DefaultSampler'), batch_size=2
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(logger=None),
+        custom_hooks=[dict(type='EMAHook', momentum=0.5)],
+        experiment_name='ema',
+    )
+    runner.train()
+    saved = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    # The file has the average in the model's place, which is what is tested and deployed.
+    average, learned = saved['state_dict'], saved['ema_state_dict']
+    for name in ('block.relu.points', 'block.relu_2.points', 'block.relu_3.points'):
+        assert not torch.equal(average[name], learned[f'module.{name}']), name
+        assert torch.equal(learned[f'module.{name}'], model.get_parameter(name)), name
+    assert not torch.equal(average['block.relu.points'], start)
+    other = Model()
+    other.load_state_dict(average)
+    assert torch.equal(other.block.relu.points, average['block.relu.points'])
 
 
 @pytest.fixture

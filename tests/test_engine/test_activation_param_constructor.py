@@ -4,9 +4,10 @@
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.optim import build_optim_wrapper
 from torch import nn
-from toy_training import build_runner
+from toy_training import BATCH_SIZE, build_runner, pwlu_layers
 
 from mmact.activations import PWLU, FReLU
 
@@ -167,3 +168,94 @@ def test_training_and_resuming_with_it(tmp_path):
         torch.load(tmp_path / f'{x}/epoch_3.pth', weights_only=False)['state_dict'] for x in 'ab'
     )
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+class Rates(Hook):
+    """Notes the learning rate of every group at each step of the optimizer."""
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self.seen: list[list[float]] = []
+
+    def before_train(self, runner):
+        # Registered after the constructor's, so that it sees what the step will use.
+        runner.optim_wrapper.optimizer.register_step_pre_hook(self._note)
+
+    def _note(self, optimizer, args, kwargs):
+        self.seen.append([group['lr'] for group in optimizer.param_groups])
+
+
+def test_constant_learning_rate_under_schedulers(tmp_path):
+    """Warm-up and decay reach the network alone, in a resumed run and with --auto-scale-lr too."""
+    schedulers = [
+        dict(type='LinearLR', start_factor=0.1, begin=0, end=4, by_epoch=False),
+        dict(type='MultiStepLR', milestones=[2, 3], gamma=0.1),
+        dict(type='PolyLR', power=0.9, begin=5, end=16, by_epoch=False),
+    ]
+    optim_wrapper = dict(
+        constructor='ActivationParamConstructor',
+        paramwise_cfg=dict(activation_lr_mult=0.5, activation_constant_lr=True),
+    )
+
+    def train(name, length, scale=1, **kwargs):
+        rates = Rates()
+        runner = build_runner(
+            tmp_path / name,
+            length=length,
+            hook=dict(phase1=1),
+            hooks=[rates],
+            optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01),
+            optim_wrapper=optim_wrapper,
+            param_scheduler=schedulers,
+            auto_scale_lr=dict(enable=True, base_batch_size=BATCH_SIZE * scale),
+            **kwargs,
+        )
+        runner.train()
+        return rates.seen, runner
+
+    seen, runner = train('a', 4)
+    own = {id(p) for layer in pwlu_layers(runner.model).values() for p in layer.parameters()}
+    groups = runner.optim_wrapper.optimizer.param_groups
+    acts = [all(id(p) in own for p in group['params']) for group in groups]
+    assert sorted(acts) == [False, True]
+    index = acts.index(True)
+    assert {rates[index] for rates in seen} == {0.05}
+    network = [rates[1 - index] for rates in seen]
+    assert network[0] == pytest.approx(0.01)
+    assert max(network) == pytest.approx(0.1)
+    assert network[-1] < 0.001
+
+    train('b', 2)
+    resumed, _ = train('b', 4, resume=True)
+    assert len(resumed) == 6
+    assert {rates[index] for rates in resumed} == {0.05}
+    half, _ = train('c', 2, scale=2)
+    assert {rates[index] for rates in half} == {0.025}
+
+
+def test_constant_learning_rate_on_a_plateau():
+    """A scheduler that does not note where it began."""
+    model = Net()
+    cfg = dict(
+        optimizer=dict(type='SGD', lr=LR),
+        constructor='ActivationParamConstructor',
+        paramwise_cfg=dict(activation_constant_lr=True),
+    )
+    wrapper = build_optim_wrapper(model, cfg)
+    optimizer = wrapper.optimizer
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
+    for _ in range(3):
+        sum(p.sum() for p in model.parameters()).backward()
+        optimizer.step()
+        plateau.step(1.0)
+    optimizer.step()
+    acts = {id(p) for m in model.modules() if isinstance(m, PWLU) for p in m.parameters()}
+    for group in optimizer.param_groups:
+        own = id(group['params'][0]) in acts
+        assert group['lr'] == (LR if own else pytest.approx(LR * 0.01))
+
+
+def test_constant_learning_rate_needs_a_yes_or_no():
+    with pytest.raises(TypeError, match='activation_constant_lr must be True or False, got 0.1'):
+        options_of(Net(), dict(activation_constant_lr=0.1))

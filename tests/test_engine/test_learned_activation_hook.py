@@ -93,11 +93,8 @@ def test_scalars_mean_the_same_for_any_activation(tmp_path, act):
 def test_the_page_has_the_history_and_the_start_survives_a_resume(tmp_path):
     hooks = [dict(type='LearnedActivationHook', interval=10)]
     build_runner(tmp_path, 'epoch', 2, hook=dict(phase1=1), hooks=hooks).train()
-    assert Page(tmp_path / LearnedActivationHook.PAGE).meta['times'] == [
-        'start',
-        'epoch 1',
-        'iter 6',
-    ]
+    page = Page(tmp_path / LearnedActivationHook.PAGE)
+    assert page.meta['times'] == ['start', 'epoch 1', 'iter 6']
     start = (tmp_path / START_FILE).read_bytes()
     build_runner(tmp_path, 'epoch', 3, hook=dict(phase1=1), hooks=hooks, resume=True).train()
     assert (tmp_path / START_FILE).read_bytes() == start
@@ -199,3 +196,15 @@ def test_settings_that_cannot_work_are_refused_before_training(tmp_path, loop, m
         own.check(runner)
     with pytest.raises(ValueError, match=message):
         runner.train()
+
+
+def test_inputs_of_a_compiled_model_are_recorded(tmp_path):
+    hooks = [dict(type='LearnedActivationHook', interval=2, by_epoch=False)]
+    compiled = dict(compile=dict(backend='aot_eager'))
+    runner = build_runner(
+        tmp_path, 'iter', 4, hook=dict(phase1=1, by_epoch=False), hooks=hooks, cfg=compiled
+    )
+    runner.train()
+    scalars = [json.loads(line) for line in next(tmp_path.rglob('scalars.json')).open()]
+    # Which is made of the inputs, and missing without.
+    assert [s['step'] for s in scalars if 'activation_iou' in s] == [2, 4]

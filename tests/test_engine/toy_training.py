@@ -178,6 +178,7 @@ def build_runner(
     train_loader: dict | None = None,
     seed: int | None = 0,
     launcher: str = 'none',
+    param_scheduler: list | None = None,
     **kwargs,
 ) -> Runner:
     """A runner whose training lasts ``length`` epochs, or iterations with loop='iter'.
@@ -198,6 +199,7 @@ def build_runner(
         train_loader: Further arguments of that of the training.
         seed: Seed of the training.
         launcher: 'none' or 'pytorch'.
+        param_scheduler: Configs of the schedulers; None for a warm-up.
         kwargs: Further arguments of the Runner (resume, load_from).
     """
     by_epoch = loop == 'epoch'
@@ -233,7 +235,8 @@ def build_runner(
         train_dataloader={**data, 'sampler': sampler, **(train_loader or {})},
         train_cfg=train_cfg,
         optim_wrapper=optim_wrapper,
-        param_scheduler=dict(type='LinearLR', start_factor=0.5, end=5, by_epoch=False),
+        param_scheduler=param_scheduler
+        or dict(type='LinearLR', start_factor=0.5, end=5, by_epoch=False),
         **(val_args if val else {}),
         default_hooks=dict(
             checkpoint={

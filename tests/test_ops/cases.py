@@ -217,6 +217,38 @@ def _cpab(num_cells: int, extend: str = 'identity', factor: str = 'one') -> Case
     return Case(parameters, function, exact, 'cpab', raw=raw)
 
 
+def _acon() -> Case:
+    def parameters(g, groups):
+        return tuple(_uniform(g, (groups,), low, 2) for low in (-1, -1, -2))
+
+    def raw(x, *parameters, channel_dim):
+        return *parameters, channel_dim
+
+    return Case(parameters, ops.acon, reference.acon, 'acon', reference.acon_bwd, raw=raw)
+
+
+def _xielu() -> Case:
+    def parameters(g, groups):
+        return tuple(_uniform(g, (groups,), -2, 2) for _ in range(2))
+
+    def raw(x, *parameters, channel_dim, beta):
+        return *parameters, beta, channel_dim
+
+    def ordered(function):
+        """The reference has beta before the dimension, and so has its backward."""
+        return lambda *args, channel_dim, beta: function(*args, beta, channel_dim)
+
+    return Case(
+        parameters,
+        ordered(ops.xielu),
+        ordered(reference.xielu),
+        'xielu',
+        ordered(reference.xielu_bwd),
+        dict(beta=0.5),
+        raw,
+    )
+
+
 CASES = {
     # A table of N + 2 segments just fits the registers of AVX-512, or just not: 14 and 15 intervals
     # in double, 30 and 31 in float.
@@ -245,6 +277,8 @@ CASES = {
     'ditac_gelu': _cpab(10, factor='gelu'),
     'ditac_ge': _cpab(5, factor='gelu_below_0'),
     'ditac_leaky': _cpab(2, factor='leaky'),
+    'acon': _acon(),
+    'xielu': _xielu(),
 }
 
 
@@ -254,6 +288,7 @@ CASES = {
 # is added), slopes of 60 where N = 64, and sums of thousands of elements. RPAU's noise is worst in
 # some of millions of elements (test_cuda.py).
 _TOLERANCES = {
+    'acon': (1e-15, 3e-14, 5e-7, 2e-5),
     'arelu': (8e-16, 7e-14, 3e-7, 3e-5),
     'cpab': (9e-16, 9e-15, 4e-7, 2e-6),
     'cpab_40': (1e-15, 2e-15, 4e-7, 9e-7),
@@ -285,6 +320,7 @@ _TOLERANCES = {
     'pwlu_inference': (4e-15, 2e-14, 3e-6, 6e-6),
     'rpau': (9e-14, 9e-14, 6e-5, 7e-5),
     'rpau_2_3_a': (3e-15, 5e-15, 1e-6, 3e-6),
+    'xielu': (8e-16, 2e-14, 3e-7, 2e-5),
 }
 
 

@@ -35,9 +35,9 @@ FIELDS = {
 every_field = pytest.mark.parametrize('name', FIELDS)
 
 
-def field(name, dtype=torch.float64):
+def field(name, dtype=torch.float64, device='cpu'):
     values, domain = FIELDS[name]
-    return torch.tensor([values], dtype=dtype), domain
+    return torch.tensor([values], dtype=dtype, device=device), domain
 
 
 def inside(domain, count=101):
@@ -97,9 +97,11 @@ def test_one_cell_by_hand():
 
 
 @pytest.mark.parametrize('extend', ['identity', 'affine'])
-def test_outside_of_the_domain(extend):
-    theta, domain = field('rightward')
-    x = torch.tensor([-1e30, -7, -0.5 - 1e-9, 2 + 1e-9, 3, 1e30], dtype=torch.float64)
+def test_outside_of_the_domain(extend, device):
+    theta, domain = field('rightward', device=device)
+    x = torch.tensor(
+        [-1e30, -7, -0.5 - 1e-9, 2 + 1e-9, 3, 1e30], dtype=torch.float64, device=device
+    )
     left, right = (0.2 / 0.25, -0.5 / 0.25) if extend == 'affine' else (0, 0)
     expected = torch.where(x < 0, -0.5 + math.exp(left) * (x + 0.5), 2 + math.exp(right) * (x - 2))
     y = ops.cpab(x, theta, domain, extend=extend)
@@ -278,7 +280,7 @@ def tables(theta, domain, extend, dtype):
     ):
         leaf = theta.clone().requires_grad_()
         breakpoints, table = make(leaf)
-        grad = random_tensor(table.shape, seed=5)
+        grad = random_tensor(table.shape, device=theta.device, seed=5)
         yield breakpoints, table.detach(), torch.autograd.grad(table, leaf, grad)[0]
 
 
@@ -287,15 +289,15 @@ def tables(theta, domain, extend, dtype):
 @pytest.mark.parametrize('name', [name for name in FIELDS if name != 'slow'])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize('extend', ['identity', 'affine'])
-def test_table_of_the_kernel(name, dtype, extend):
-    theta, domain = field(name)
+def test_table_of_the_kernel(name, dtype, extend, device):
+    theta, domain = field(name, device=device)
     for mine, other in zip(*tables(theta, domain, extend, dtype), strict=True):
         scale = other.abs().clamp(min=1)
         assert_near(mine / scale, other / scale, 1e-9)  # 7e-11, where a velocity is 1e-13
 
 
-def test_table_of_many_groups():
-    theta = 0.5 * random_tensor((50, 6), seed=3)
+def test_table_of_many_groups(device):
+    theta = 0.5 * random_tensor((50, 6), device=device, seed=3)
     for mine, other in zip(*tables(theta, (-1.0, 1.5), 'affine', torch.float32), strict=True):
         assert_near(mine, other, 1e-11)
 
@@ -305,9 +307,9 @@ def test_table_of_many_groups():
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 @pytest.mark.parametrize('extend', ['identity', 'affine'])
-def test_nan_and_infinity(dtype, extend):
-    theta, domain = field('signs')
-    x = torch.tensor([NAN, INF, -INF, 0.3, NAN], dtype=dtype)
+def test_nan_and_infinity(dtype, extend, device):
+    theta, domain = field('signs', device=device)
+    x = torch.tensor([NAN, INF, -INF, 0.3, NAN], dtype=dtype, device=device)
     y, gx, _ = with_gradients(
         lambda x, t: ops.cpab(x, t, domain, extend=extend), x, [theta], torch.ones_like(x)
     )
@@ -320,10 +322,10 @@ def test_nan_and_infinity(dtype, extend):
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 @pytest.mark.parametrize('factor', ['gelu', 'gelu_below_0', 'leaky'])
-def test_infinity_with_a_factor(dtype, factor):
+def test_infinity_with_a_factor(dtype, factor, device):
     """The limits of y and of its slope, as GELU and LeakyReLU have them."""
-    theta, domain = field('signs')
-    x = torch.tensor([INF, -INF], dtype=dtype)
+    theta, domain = field('signs', device=device)
+    x = torch.tensor([INF, -INF], dtype=dtype, device=device)
     y, gx, _ = with_gradients(
         lambda x, t: ops.cpab(x, t, domain, factor=factor, negative_slope=0.25),
         x,

@@ -40,6 +40,8 @@ SOME_CASES = (
     'pau_4_7_a',
     'rpau',
     'ditac_gelu',
+    'acon',
+    'xielu',
 )
 
 
@@ -436,12 +438,13 @@ def test_eager_fallback_warns_once_and_is_right():
         'from test_ops.test_elementwise import *\n'
         'with warnings.catch_warnings(record=True) as caught:\n'
         '    warnings.simplefilter("always")\n'
-        '    for name, layout, dtype in itertools.product(\n'
-        '        SOME_CASES, ("nchw", "channels_last", "every_second"), DTYPES\n'
-        '    ):\n'
+        '    layouts = ("tokens", "channels_last", "every_second")\n'
+        '    some = itertools.product(SOME_CASES, layouts, DTYPES)\n'
+        '    for i, (name, layout, dtype) in enumerate(some):\n'
         '        case = CASES[name]\n'
         '        assert not has_kernel(case.op, "cpu")\n'
-        '        compare(name, *arguments(case, layout, 6, 1, dtype))\n'
+        '        groups = number_of_groups(case.groups[i % len(case.groups)], 6)\n'
+        '        compare(name, *arguments(case, layout, 6, groups, dtype))\n'
         'ours = [str(w.message) for w in caught if "mmact" in str(w.message)]\n'
         'assert len(ours) == 1, ours\n'
         'for word in ("cpu", "pip install", "no-build-isolation", "_C"):\n'

@@ -17,8 +17,8 @@ INF = math.inf
 VERSIONS = ('A', 'B', 'C', 'N')
 
 
-def row(*numbers, dtype=torch.float64):
-    return torch.tensor([numbers], dtype=dtype)
+def row(*numbers, dtype=torch.float64, device='cpu'):
+    return torch.tensor([numbers], dtype=dtype, device=device)
 
 
 def exact_pau(x, a, b, version):
@@ -72,10 +72,10 @@ def test_a_function_worked_out_by_hand():
 
 
 @pytest.mark.parametrize('version', ['A', 'B', 'C'])
-def test_denominators_that_start_at_zero_learn(version):
+def test_denominators_that_start_at_zero_learn(version, device):
     """sign(0) = +1: with 0, they would have no gradient for ever."""
-    x = torch.linspace(0.5, 2, 7, dtype=torch.float64)
-    a, b = row(0.0, 1.0, 0.0), torch.zeros(1, 3, dtype=torch.float64)
+    x = torch.linspace(0.5, 2, 7, dtype=torch.float64, device=device)
+    a, b = row(0.0, 1.0, 0.0, device=device), row(0.0, 0.0, 0.0, device=device)
     for function in (ops.pau, reference.pau):
         _, _, _, gb = with_gradients(
             lambda x, a, b, f=function: f(x, a, b, version=version), x, (a, b), torch.ones_like(x)
@@ -110,9 +110,10 @@ def in_dtype(value, dtype):
         return INF if value > 0 else -INF
 
 
-def check_large_inputs():
+def check_large_inputs(device='cpu'):
     """The ratio and its gradients are finite wherever the exact ones are."""
-    a, b = row(0.03, 0.6, 2.4, 3.0, 1.5, 0.25), row(1.2, -4.4, 0.9, 0.35)
+    a = row(0.03, 0.6, 2.4, 3.0, 1.5, 0.25, device=device)
+    b = row(1.2, -4.4, 0.9, 0.35, device=device)
     for dtype, sizes in (
         (torch.float16, (1e2, 6e4)),
         (torch.bfloat16, (1e4, 1e8, 1e30, 1e38)),
@@ -122,8 +123,8 @@ def check_large_inputs():
         values = [s for size in sizes for s in (size, -size)] + [0.5]
         for version in VERSIONS:
             # Beside ordinary numbers in the same vector, and at the end of one.
-            x = torch.tensor(values * 5, dtype=torch.float64).to(dtype)
-            grad = torch.linspace(-1, 1, x.numel()).to(dtype)
+            x = torch.tensor(values * 5, dtype=torch.float64).to(device, dtype)
+            grad = torch.linspace(-1, 1, x.numel()).to(device, dtype)
             wide = dtype == torch.float64
             parameters = [p.abs() if version == 'N' else p for p in (a, b)]
             parameters = [p if wide else p.float() for p in parameters]
@@ -161,8 +162,8 @@ def check_large_inputs():
                 assert relative < 1e-4, (dtype, version, relative)
 
 
-def test_large_inputs():
-    check_large_inputs()
+def test_large_inputs(device):
+    check_large_inputs(device)
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
@@ -336,10 +337,10 @@ def test_as_many_coefficients_as_there_may_be(version, x):
     ],
 )
 @pytest.mark.parametrize('dtype', DTYPES)
-def test_limits(a, b, limits, slopes, dtype):
-    x = torch.tensor([INF, -INF], dtype=dtype, requires_grad=True)
-    b = torch.tensor([b], dtype=dtype).reshape(1, -1)
-    y = ops.pau(x, row(*a, dtype=dtype), b, version='B')
+def test_limits(a, b, limits, slopes, dtype, device):
+    x = torch.tensor([INF, -INF], dtype=dtype, device=device, requires_grad=True)
+    a, b = row(*a, dtype=dtype, device=device), row(*b, dtype=dtype, device=device)
+    y = ops.pau(x, a, b, version='B')
     assert y.tolist() == list(limits)
     y.sum().backward()
     assert x.grad.tolist() == list(slopes)

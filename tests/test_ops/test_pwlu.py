@@ -19,7 +19,6 @@ from mmact.ops import reference
 from .cases import tolerance
 from .utils import (
     DTYPES,
-    GPU,
     LAYOUTS,
     PWLU_PARAMETERS,
     assert_near,
@@ -32,7 +31,6 @@ from .utils import (
 )
 
 INF = math.inf
-ON_CUDA = pytest.param(GPU, marks=pytest.mark.cuda, id='cuda')
 
 
 def compare_pwlu(x, parameters, grad, channel_dim, what=''):
@@ -245,12 +243,10 @@ def check_exact_edges(device='cpu'):
                 compare_pwlu(x, wide, torch.ones_like(x), dim, what=f'{what} {shape}')
 
 
-@pytest.mark.parametrize('device', ['cpu', ON_CUDA])
 def test_exact_edges(device):
     check_exact_edges(device)
 
 
-@pytest.mark.parametrize('device', ['cpu', ON_CUDA])
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 @pytest.mark.parametrize('layout', ['nchw', 'channels_last', 'tokens', 'every_second'])
 @pytest.mark.parametrize('num_intervals', [62, 120, 200, 3000])
@@ -275,15 +271,15 @@ def test_many_segments(num_intervals, layout, dtype, device):
 
 @pytest.mark.parametrize('form', ['kernel', 'reference'])
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
-def test_bounds_are_exact_whatever_the_rounding(dtype, form):
+def test_bounds_are_exact_whatever_the_rounding(dtype, form, device):
     """The numbers next to a bound fall on the right side of it, for bounds that are not round.
 
     x < B_L goes on with K_L, x = B_L does not; x = B_R goes on with K_R, x < B_R does not.
     """
     function = ops.pwlu if form == 'kernel' else reference.pwlu
     channels, n = 500, 3
-    left, right, *rest = make_parameters(channels, n, dtype, seed=3)
-    infinity = torch.tensor(INF, dtype=dtype)
+    left, right, *rest = make_parameters(channels, n, dtype, device, seed=3)
+    infinity = torch.tensor(INF, dtype=dtype, device=device)
     x = torch.stack(
         [
             left.nextafter(-infinity),
@@ -317,17 +313,18 @@ def test_one_interval_of_any_width():
 
 
 @pytest.mark.parametrize('magnitude', [1e4, 1e12, 1e30, 3e38])
-def test_huge_x(magnitude):
+def test_huge_x(magnitude, device):
     """Beyond the range of integers the segments are still the outer ones."""
-    parameters = make_parameters(2, 16, torch.float32)
+    parameters = make_parameters(2, 16, torch.float32, device)
     x = torch.tensor([[-magnitude, magnitude]] * 9).T.contiguous().repeat(2, 1).view(2, 2, 9)
+    x = x.to(device)
     grad = torch.ones_like(x)
     _, gx, *gradients = with_gradients(ops.pwlu, x, parameters, grad)
     expected = torch.where(x < 0, parameters[2].view(1, 2, 1), parameters[3].view(1, 2, 1))
     assert torch.equal(gx, expected)
     points = gradients[4]
-    assert torch.equal(points[:, 1:-1], torch.zeros(2, 15))
-    assert torch.equal(points[:, 0] + points[:, -1], torch.full((2,), 18.0))
+    assert torch.equal(points[:, 1:-1], torch.zeros_like(points[:, 1:-1]))
+    assert (points[:, 0] + points[:, -1]).tolist() == [18, 18]
     if magnitude < 1e38:  # above, the value itself overflows
         exact = reference.pwlu(x.double(), *(p.double() for p in parameters))
         assert torch.allclose(ops.pwlu(x, *parameters).double(), exact, rtol=1e-6)
@@ -349,21 +346,31 @@ def test_half_results_overflow_to_infinity():
 # Storage types ------------------------------------------------------------------------------------
 
 
-def check_storage_conversions():
-    """float16 and bfloat16 are read and rounded as PyTorch does it, every bit of it.
+def every_number(dtype):
+    """Returns all 65536 numbers of a half precision."""
+    return torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
 
-    Reading: all 65536 of them, through the identity. Rounding: a wide value stands in Y_N, and x on
-    B_R, so that the value itself is the result.
-    """
+
+def numbers_to_round():
+    """Returns floats, among them the ties of float16 and bfloat16."""
     bits = torch.randint(-(2**31), 2**31, (60000,), generator=generator(0)).to(torch.int32)
     halfway = torch.arange(-(2**15), 2**15) * 2**16
     for offset in (-1, 0, 1):  # ties of bfloat16, and their neighbours
         bits = torch.cat([bits, (halfway + 2**15 + offset).to(torch.int32)])
     ties = (torch.arange(2**14, dtype=torch.int32) * 2 + 1).to(torch.float32) * 2.0**-25
-    values = torch.cat([bits.view(torch.float32), ties, -ties, ties * 2**12, 65504 + ties * 2**12])
-    identity = [torch.tensor(v) for v in ([0.0], [1.0], [1.0], [1.0], [[0.0, 1.0]])]
+    return torch.cat([bits.view(torch.float32), ties, -ties, ties * 2**12, 65504 + ties * 2**12])
+
+
+def check_storage_conversions(device='cpu'):
+    """float16 and bfloat16 are read and rounded as PyTorch does it, every bit of it.
+
+    Reading: all 65536 of them, through the identity. Rounding: a wide value stands in Y_N, and x on
+    B_R, so that the value itself is the result.
+    """
+    values = numbers_to_round().to(device)
+    identity = [torch.tensor(v).to(device) for v in ([0.0], [1.0], [1.0], [1.0], [[0.0, 1.0]])]
     for dtype in (torch.float16, torch.bfloat16):
-        x = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+        x = every_number(dtype).to(device)
         y = ops.pwlu(x, *identity)
         nan = x.isnan()
         assert torch.equal(y[~nan], x[~nan]), f'{dtype} is not read right'
@@ -373,7 +380,7 @@ def check_storage_conversions():
         zeros = torch.zeros_like(values)
         parameters = [zeros, zeros + 1, zeros, zeros + 1, torch.stack([values, values], 1)]
         for x in (torch.ones(1, len(values)), torch.ones(1, len(values), 3)):
-            y = ops.pwlu(x.to(dtype), *parameters)
+            y = ops.pwlu(x.to(device, dtype), *parameters)
             expected = values.to(dtype).view(1, -1, *[1] * (x.dim() - 2)).expand_as(y)
             nan = expected.isnan()
             # Infinite points make NaN: inf - inf in the slope of the only segment.
@@ -381,8 +388,30 @@ def check_storage_conversions():
             assert y[nan].isnan().all()
 
 
-def test_storage_conversions():
-    check_storage_conversions()
+def test_storage_conversions(device):
+    check_storage_conversions(device)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_conversions_of_parameters(dtype, device):
+    """Every number of a half precision as a parameter, and any float as a parameter's gradient."""
+    values = every_number(dtype)
+    values = values[values.isfinite()].to(device)
+    zero, one = torch.zeros_like(values), torch.ones_like(values)
+    parameters = (zero, one, zero, one, torch.stack([values, values], 1))
+    x = one.float()[None]  # on B_R, where the function is Y_N
+    assert torch.equal(ops.pwlu(x, *parameters), values.float()[None])
+    # One beyond B_R the gradient of K_R is that of y.
+    grad = numbers_to_round()
+    grad = grad[grad.isfinite()].to(device)
+    zero = torch.zeros_like(grad)
+    parameters = [
+        p.to(dtype) for p in (zero, zero + 1, zero, zero + 1, zero[:, None].expand(-1, 2))
+    ]
+    results = with_gradients(ops.pwlu, zero[None] + 2, parameters, grad[None])
+    assert torch.equal(
+        dict(zip(PWLU_PARAMETERS, results[2:], strict=True))['right_slope'], grad.to(dtype)
+    )
 
 
 # Bounds that meet or cross ------------------------------------------------------------------------
@@ -391,16 +420,17 @@ def test_storage_conversions():
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 @pytest.mark.parametrize('distance', [0.0, -1e-7, -2.0, 9e-7])
 @pytest.mark.parametrize('channels', [1, 3])
-def test_bounds_that_meet_or_cross(channels, distance, dtype):
+def test_bounds_that_meet_or_cross(channels, distance, dtype, device):
     """They act as if right_bound were PWLU_MIN_WIDTH beside left_bound (see mmact.ops.pwlu)."""
-    left, _, *rest = make_parameters(channels, 4, torch.float64, seed=5)
+    left, _, *rest = make_parameters(channels, 4, torch.float64, device, seed=5)
     left = left.to(dtype).double()  # exact bounds, so that no x lies within the tiny width
     if dtype != torch.float64:
         rest = [p.float().double() for p in rest]
     # Powers of two around the bound: x = left itself is on the left end of segment 0.
     offsets = [-4.0, -1.0, -0.5, -0.125, 0.125, 0.5, 2.0, 8.0]
-    x = (left + torch.tensor(offsets, dtype=torch.float64)[:, None]).to(dtype)
-    grad = random_tensor(x.shape, dtype, seed=1)
+    offsets = torch.tensor(offsets, dtype=torch.float64, device=device)
+    x = (left + offsets[:, None]).to(dtype)
+    grad = random_tensor(x.shape, dtype, device, seed=1)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     parameters = [p.to(wide) for p in (left, left + distance, *rest)]
     opened = [p.double() for p in parameters]
@@ -433,9 +463,9 @@ def test_bounds_that_meet_or_cross(channels, distance, dtype):
 
 @pytest.mark.parametrize('function', [ops.pwlu, reference.pwlu], ids=['kernel', 'reference'])
 @pytest.mark.parametrize('distance', [0.0, -1.0])
-def test_x_on_meeting_bounds(function, distance):
+def test_x_on_meeting_bounds(function, distance, device):
     """x on the bound lies in segment 0 of the tiny width: the value is the first point."""
-    left, _, *rest = make_parameters(3, 4)
+    left, _, *rest = make_parameters(3, 4, device=device)
     y = function(left.expand(5, 3), left, left + distance, *rest)
     assert_near(y, rest[2][:, 0].expand(5, 3), 1e-9)
 

@@ -69,4 +69,4 @@ def test_an_op_from_the_docs_builds_and_passes_its_case(tmp_path):
 
 def _other_ops():
     """The ops that stay behind."""
-    return [path.name for path in (ROOT / 'csrc/ops').glob('*.cpp')]
+    return [p.name for p in (ROOT / 'csrc/ops').glob('*.cpp') if 'MMACT_REGISTER' in p.read_text()]

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -12,6 +11,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.hooks import RemovableHandle
+
+from mmact.ops._arguments import number
 
 from ._unwrapped import unwrapped
 
@@ -45,12 +46,7 @@ class ActivationRegularizerHook(Hook):
     """
 
     def __init__(self, weight: float) -> None:
-        number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-        if not number or not math.isfinite(weight) or weight < 0:
-            raise ValueError(
-                f'ActivationRegularizerHook: weight must be a finite number >= 0, got {weight!r}'
-            )
-        self.weight = weight
+        self.weight = number(type(self).__name__, 'weight', weight, 0)
         self._layers: list[Any] = []
         self._handle: RemovableHandle | None = None
         self._added = False

@@ -17,6 +17,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmact.activations import Activation
+from mmact.ops._arguments import flag, positive
 from mmact.visualization import (
     FunctionRecorder,
     Snapshot,
@@ -97,20 +98,12 @@ class LearnedActivationHook(Hook):
         num_functions: int = 5,
         report: bool = True,
     ) -> None:
-        for name, value in (
-            ('interval', interval),
-            ('max_layers', max_layers),
-            ('num_functions', num_functions),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(
-                    f'LearnedActivationHook: {name} must be a positive integer, got {value!r}'
-                )
-        self.interval = interval
-        self.by_epoch = by_epoch
-        self.max_layers = max_layers
-        self.num_functions = num_functions
-        self.report = report
+        owner = type(self).__name__
+        self.interval, self.max_layers, self.num_functions = positive(
+            owner, interval=interval, max_layers=max_layers, num_functions=num_functions
+        )
+        self.by_epoch = flag(owner, 'by_epoch', by_epoch)
+        self.report = flag(owner, 'report', report)
         self._layers: dict[str, nn.Module] = {}
         self._starts: dict[str, nn.Module] = {}
         self._recorder: FunctionRecorder | None = None

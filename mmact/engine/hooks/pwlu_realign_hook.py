@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mmact.activations import PWLU, unresolved
+from mmact.ops._arguments import flag, integer
 
 from ._unwrapped import unwrapped
 
@@ -33,10 +34,12 @@ class PWLURealignHook(Hook):
     Phase I, the epochs or iterations 0 to ``phase1 - 1``: the layers are ReLU, collect the mean and
     standard deviation of their input (Eq. 5), and no optimizer changes their parameters, whatever
     its momentum, weight decay or parameter groups. Phase II begins at T' = ``phase1``, before the
-    first forward of that epoch or iteration: the statistics are averaged over all ranks, the
-    parameters reset (Eq. 6), their optimizer state cleared and the copies that an EMAHook keeps set
-    to the same values. After every optimizer step of phase II bounds that met or crossed are moved
-    apart.
+    first forward of that epoch or iteration: the parameters are reset (Eq. 6), their optimizer
+    state cleared and the copies that an EMAHook keeps set to the same values. After every optimizer
+    step of phase II bounds that met or crossed are moved apart.
+
+    The mean and standard deviation of a batch are those over all ranks, whose means and mean
+    squares are pooled, so that they are right for maps of a few pixels too.
 
     The phase and the statistics live in the layers' buffers, so that a checkpoint holds all that
     matters. What is due is decided from them at the beginning of an epoch or iteration: a run that
@@ -69,13 +72,13 @@ class PWLURealignHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, phase1: int = 5, by_epoch: bool = True) -> None:
-        if not isinstance(phase1, int) or isinstance(phase1, bool) or phase1 < 1:
-            raise ValueError(
-                f'PWLURealignHook: phase1 must be a positive integer (the number of epochs, or of '
-                f'iterations with by_epoch=False, of phase I), got {phase1!r}'
-            )
-        self.phase1 = phase1
-        self.by_epoch = by_epoch
+        owner = type(self).__name__
+        wanted = (
+            'a positive integer (the number of epochs, or of iterations with by_epoch=False, of '
+            'phase I)'
+        )
+        self.phase1 = integer(owner, 'phase1', phase1, 1, wanted=wanted)
+        self.by_epoch = flag(owner, 'by_epoch', by_epoch)
         self._layers: dict[str, PWLU] = {}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._warned = False
@@ -114,16 +117,20 @@ class PWLURealignHook(Hook):
         """Begins phase II when its iteration has come."""
         if not self.by_epoch and runner.iter >= self.phase1:
             self._realign(runner)
+        if get_world_size() > 1:
+            for layer in self._in_phase('collect').values():
+                layer.hold_statistics()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Averages the statistics of phase I over the ranks.
+        """Counts the statistics of phase I, pooled over the ranks.
 
         At every iteration, because rank 0 alone writes checkpoints, and what it writes must hold
-        for all ranks. Eq. 5 is linear: the result is the same as that of averaging once at T'.
+        for all ranks.
         """
-        _average_statistics(list(self._in_phase('collect').values()))
+        if get_world_size() > 1:
+            _pool_statistics(list(self._in_phase('collect').values()))
 
     def after_train(self, runner: Runner) -> None:
         """Leaves the optimizers alone."""
@@ -283,24 +290,36 @@ def _averaged_copies(runner: Runner, path: str) -> list[PWLU]:
 
 
 @torch.no_grad()
-def _average_statistics(layers: list[PWLU]) -> None:
-    """Averages running mean and std, each layer over the ranks on which it has seen an input."""
-    if not layers or get_world_size() == 1:
+def _pool_statistics(layers: list[PWLU]) -> None:
+    """Counts what the layers hold: of each forward, over the ranks that have made it.
+
+    Standard deviations of the ranks' own parts would be too small where a part is a few numbers, so
+    means and mean squares are averaged; in double, as their difference cancels.
+    """
+    if not layers:
         return
-    statistics = [s for layer in layers for s in (layer.running_mean, layer.running_std)]
-    sizes = [s.numel() for s in statistics]
-    own = torch.cat(statistics)
-    seen = [(layer.num_batches_tracked > 0).expand(2 * layer.num_functions) for layer in layers]
-    ranks = torch.cat(seen).to(own.dtype)
-    total = torch.cat([own * ranks, ranks])
+    held = [layer.held_statistics() for layer in layers]
+    device = layers[0].running_mean.device
+    counts = torch.tensor([len(batches) for batches in held], device=device)
+    all_reduce(counts, 'max')
+    moments: list[Tensor] = []  # (3, G): the number of ranks, and the sums of the moments
+    for layer, batches, count in zip(layers, held, counts.tolist(), strict=True):
+        for mean, var in batches:
+            mean, square = mean.double(), mean.double() ** 2 + var.double()
+            good = mean.isfinite() & square.isfinite()
+            moments.append(torch.where(good, torch.stack([good.double(), mean, square]), 0))
+        empty = torch.zeros(3, layer.num_functions, dtype=torch.float64, device=device)
+        moments += [empty] * (count - len(batches))
+    if not moments:
+        return
+    total = torch.cat(moments, 1)
     all_reduce(total)
-    total, ranks = total.chunk(2)
-    averaged = torch.where(ranks > 0, total / ranks.clamp(min=1), own)
-    for statistic, value in zip(statistics, averaged.split(sizes), strict=True):
-        statistic.copy_(value)
-    counts = ranks.split([2 * layer.num_functions for layer in layers])
-    for layer, count in zip(layers, counts, strict=True):
-        layer.num_batches_tracked.clamp_(min=(count[0] > 0).long())
+    ranks, means, squares = total
+    means, squares = means / ranks, squares / ranks  # NaN where no rank has numbers
+    pooled = torch.stack([means, (squares - means**2).clamp(min=0)])
+    parts = iter(pooled.split([m.size(1) for m in moments], 1))
+    for layer, count in zip(layers, counts.tolist(), strict=True):
+        layer.count_statistics(tuple(next(parts)) for _ in range(count))
 
 
 @torch.no_grad()

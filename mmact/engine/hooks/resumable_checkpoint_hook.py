@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shutil
 from collections import deque
@@ -18,6 +19,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from ...ops._arguments import integer
 from ..seeded_batches import EPOCH, STEP, SeededBatches, seed_generators
 from ._unwrapped import unwrapped
 
@@ -83,6 +85,8 @@ class ResumableCheckpointHook(CheckpointHook):
         kwargs: As for CheckpointHook.
 
     Raises:
+        ValueError: When built, if interval, max_keep_ckpts or save_begin is not an integer or out
+            of range.
         FloatingPointError: When a checkpoint is due, if parameters are not finite.
         OSError: When a checkpoint cannot be written.
 
@@ -95,6 +99,11 @@ class ResumableCheckpointHook(CheckpointHook):
     keep_ckpt_ids: deque[int]
 
     def __init__(self, *args, **kwargs) -> None:
+        # The parent takes anything for a number, and fails or does nothing when the time comes.
+        given = inspect.signature(CheckpointHook).bind(*args, **kwargs).arguments
+        for name, low in (('interval', -1), ('max_keep_ckpts', -1), ('save_begin', 0)):
+            if name in given:
+                integer(type(self).__name__, name, given[name], low)
         super().__init__(*args, **kwargs)
         local = '://' not in str(self.out_dir)
         if local and self.backend_args is None and self.file_client_args is None:

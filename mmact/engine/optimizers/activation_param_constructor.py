@@ -8,14 +8,19 @@ import logging
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
+from torch.optim import Optimizer
 
 from mmact.activations import Activation
+from mmact.ops._arguments import number
 
 # Marks the groups of activation parameters until all groups are known; not passed to the optimizer.
 _MARK = 'activation'
+
+# Marks, in the optimizer and its state dict, the groups whose learning rate is constant.
+_CONSTANT = 'constant_lr'
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -29,10 +34,14 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
     ReLU's), which are weights; layers inside one, as FReLU's convolution and BatchNorm, are treated
     as any other convolution or BatchNorm.
 
-    Two keys of ``paramwise_cfg`` are added to those of the base class:
+    Three keys of ``paramwise_cfg`` are added to those of the base class:
 
     - ``activation_lr_mult`` (float, default 1): factor of the learning rate.
     - ``activation_decay_mult`` (float, default 0): factor of the weight decay.
+    - ``activation_constant_lr`` (bool, default False): whether the learning rate of activation
+      parameters stays what it is at the start, while the schedules of all others warm up and decay,
+      as the PAU paper has it on CIFAR-10 (section A.4.1). Whatever a scheduler has set, each step
+      of the optimizer begins by putting it back.
 
     The other keys go on working for the other parameters. ``bias_*``, ``norm_*``, ``flat_*`` and
     ``dwconv_decay_mult`` do not concern activation parameters. ``custom_keys`` do:
@@ -54,6 +63,8 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
     Raises:
         ValueError: If a multiplier is negative or not a number, or needs an ``lr`` or
             ``weight_decay`` that the optimizer's config does not give.
+        TypeError: If ``activation_constant_lr`` is not a bool, or with it, when the optimizer is
+            built, that is not a ``torch.optim.Optimizer``.
 
     Example:
         >>> optim_wrapper = dict(
@@ -67,6 +78,7 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
         defaults = {
             'activation_lr_mult': 1.0,
             'activation_decay_mult': 0.0,
+            'activation_constant_lr': False,
             'bypass_duplicate': True,
         }
         super().__init__(optim_wrapper_cfg, {**defaults, **(paramwise_cfg or {})})
@@ -74,16 +86,30 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
             ('activation_lr_mult', 'lr', self.base_lr),
             ('activation_decay_mult', 'weight_decay', self.base_wd),
         ):
-            factor = self.paramwise_cfg[name]
-            if isinstance(factor, bool) or not isinstance(factor, (int, float)) or factor < 0:
-                raise ValueError(
-                    f'ActivationParamConstructor: {name} must be a number >= 0, got {factor!r}'
-                )
+            factor = number(type(self).__name__, name, self.paramwise_cfg[name], 0)
             if base is None and factor != defaults[name]:
                 raise ValueError(
                     f'ActivationParamConstructor: {name}={factor} needs {option}=... in the '
                     "optimizer's config"
                 )
+        constant = self.paramwise_cfg['activation_constant_lr']
+        if not isinstance(constant, bool):
+            raise TypeError(
+                f'ActivationParamConstructor: activation_constant_lr must be True or False, got '
+                f'{constant!r}'
+            )
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Builds the optimizer of a model and its wrapper."""
+        wrapper = super().__call__(model)
+        if self.paramwise_cfg['activation_constant_lr']:
+            if not isinstance(wrapper.optimizer, Optimizer):
+                raise TypeError(
+                    'ActivationParamConstructor: activation_constant_lr=True needs a '
+                    f'torch.optim.Optimizer, got {type(wrapper.optimizer).__name__}'
+                )
+            wrapper.optimizer.register_step_pre_hook(_put_back)
+        return wrapper
 
     def add_params(
         self,
@@ -138,9 +164,19 @@ class ActivationParamConstructor(DefaultOptimWrapperConstructor):
         options = {}
         if self.base_lr is not None:
             options['lr'] = self.base_lr * lr_mult
+        if self.paramwise_cfg['activation_constant_lr']:
+            options[_CONSTANT] = True
         # Some optimizers decay by default: no decay is always said.
         options['weight_decay'] = (self.base_wd or 0.0) * decay_mult
         return {**options, **custom}
+
+
+def _put_back(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+    """Sets the learning rates that are to be constant, before a step of the optimizer."""
+    for group in optimizer.param_groups:
+        if group.get(_CONSTANT):
+            # Schedulers note it when they are built, after --auto-scale-lr has acted.
+            group['lr'] = group.setdefault('initial_lr', group['lr'])
 
 
 def _merged(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

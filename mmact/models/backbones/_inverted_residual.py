@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...activations import DyReLUA, DyReLUB, DyReLUC
+from ...ops._arguments import number
 from ...registry import MODELS
 
 #: After the 1x1 expansion, the depthwise convolution and the 1x1 projection of a block.
@@ -31,10 +32,8 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 def check_widen_factor(owner: str, value: float) -> None:
     """Raises a ValueError unless the width multiplier is a positive number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 100:
-        raise ValueError(
-            f'{owner}: widen_factor must be a positive number such as 0.35 or 1.0, got {value!r}'
-        )
+    wanted = 'a positive number such as 0.35 or 1.0'
+    number(owner, 'widen_factor', value, above=0, below=100, wanted=wanted)
 
 
 def is_dynamic(act_cfg: dict | None) -> bool:

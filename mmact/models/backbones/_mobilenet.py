@@ -10,6 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...ops._arguments import indices, integer
+
 
 class MobileNet(BaseModule):
     """A sequence of named stages, some of whose outputs are wanted.
@@ -34,26 +36,17 @@ class MobileNet(BaseModule):
             stages: Names of the stages, in order.
             first: Index in ``out_indices`` of the first stage: -1 if it cannot be put out.
             out_indices: Indices of the stages whose outputs are wanted.
-            frozen_stages: Index, from 0, of the last stage that does not learn, or -1.
+            frozen_stages: Index, from 0, of the last stage that does not learn, or -1. The largest
+                is that of the last output, as in MMPose.
 
         Raises:
             ValueError: If there is no such stage.
         """
-        name, last = type(self).__name__, first + len(stages) - 1
-        if isinstance(out_indices, int) or not set(out_indices) <= set(
-            range(max(first, 0), last + 1)
-        ):
-            raise ValueError(
-                f'{name}: out_indices must be integers from {max(first, 0)} to {last}, '
-                f'got {out_indices!r}'
-            )
-        if frozen_stages not in range(-1, len(stages)):
-            raise ValueError(
-                f'{name}: frozen_stages must be an integer from -1 (none) to {len(stages) - 1}, '
-                f'got {frozen_stages!r}'
-            )
+        owner, last = type(self).__name__, first + len(stages) - 1
         self.stages, self._first = tuple(stages), first
-        self.out_indices, self.frozen_stages = tuple(out_indices), frozen_stages
+        self.out_indices = indices(owner, 'out_indices', out_indices, max(first, 0), last)
+        wanted = f'an integer from -1 (none) to {last}'
+        self.frozen_stages = integer(owner, 'frozen_stages', frozen_stages, -1, last, wanted)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the feature maps of the stages in ``out_indices`` from images (B, 3, H, W)."""

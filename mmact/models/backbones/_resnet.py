@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...ops._arguments import indices, integer
 from ..activation import build_activation
 
 #: In place of the codebase's class, which each mix-in is put before.
@@ -90,6 +91,27 @@ class BottleneckMixin(_Residual):
         return self.act3(self._checkpointed_sum(x))
 
 
+def _integers(owner: str, depth: int, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Raises a ValueError for what the codebases take for a number and fail on later, or never.
+
+    What they refuse themselves they go on refusing with errors of their own.
+
+    Returns:
+        The arguments with Python's integers.
+    """
+    found = dict(given)
+    last = found['num_stages'] = integer(owner, 'num_stages', given.get('num_stages', 4))
+    for name in ('in_channels', 'stem_channels', 'base_channels'):
+        if given.get(name) is not None:
+            found[name] = integer(owner, name, given[name], 1)
+    frozen = given.get('frozen_stages', -1)
+    found['frozen_stages'] = integer(owner, 'frozen_stages', frozen, -1, max(last, 0))
+    for name, low in (('strides', 1), ('dilations', 1), ('out_indices', 0)):
+        if name in given:
+            found[name] = indices(owner, name, given[name], low)
+    return integer(owner, 'depth', depth), found
+
+
 class ResNetMixin(_Codebase):
     """A ResNet built from the blocks in ``blocks``, with its stem's activations.
 
@@ -103,6 +125,7 @@ class ResNetMixin(_Codebase):
     blocks: dict[type[nn.Module], type[nn.Module]]
 
     def __init__(self, depth: int, act_cfg: dict | None = None, **kwargs) -> None:
+        depth, kwargs = _integers(type(self).__name__, depth, kwargs)
         # Needed by the methods that the parent's constructor calls.
         self.act_cfg = act_cfg or dict(type='ReLU', inplace=True)
         super().__init__(depth=depth, **kwargs)

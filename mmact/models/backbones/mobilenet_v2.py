@@ -64,8 +64,8 @@ class MobileNetV2(MobileNet):
             position.
         out_indices: Stages whose outputs are wanted: 0 to 6 for ``layer1`` to ``layer7``, 7 for the
             last convolution, ``conv2``.
-        frozen_stages: Last stage that does not learn: 0 for the stem, i for ``layer<i>``, 8 for
-            all; -1 for none.
+        frozen_stages: Last stage that does not learn: 0 for the stem, i for ``layer<i>``; -1 for
+            none. The last convolution always learns, as in MMPose's.
         conv_cfg: Config of the convolutions.
         norm_cfg: Config of the normalisation layers; batch normalisation by default.
         norm_eval: Whether batch normalisation stays in evaluation mode.

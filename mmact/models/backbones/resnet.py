@@ -28,7 +28,7 @@ class ResNet(ResNetMixin, mmdet_resnet.ResNet):
     ``frozen_stages`` freezes the activations of the stem and of the frozen stages too.
 
     Args:
-        depth: 18, 34, 50, 101 or 152.
+        depth: 10 (a BasicBlock in each stage), 18, 34, 50, 101 or 152.
         act_cfg: Config of the activations; ReLU by default.
         **kwargs: All other arguments of MMDetection's ResNet.
 
@@ -41,3 +41,8 @@ class ResNet(ResNetMixin, mmdet_resnet.ResNet):
     """
 
     blocks = {mmdet_resnet.BasicBlock: BasicBlock, mmdet_resnet.Bottleneck: Bottleneck}
+    arch_settings = {
+        # Of the Dynamic ReLU paper, Table 5.
+        10: (mmdet_resnet.BasicBlock, (1, 1, 1, 1)),
+        **mmdet_resnet.ResNet.arch_settings,
+    }

@@ -10,3 +10,9 @@ register(
     "MMPose's HeatmapHead",
     'mmpose.models.heads',  # which needs MMDetection
 )
+register(
+    'LinearClsHead',
+    'models.heads.linear_cls_head',
+    "MMPretrain's LinearClsHead",
+    'mmpretrain.models',
+)

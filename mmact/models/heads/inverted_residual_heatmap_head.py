@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from mmpose.models.heads import HeatmapHead
 from torch import nn
 
+from ...ops._arguments import indices, integer, positive, refuse, sequence
 from ...registry import MODELS
 from ..backbones._inverted_residual import BLOCK_POSITIONS, InvertedResidual, Placement
 
@@ -85,21 +86,11 @@ class InvertedResidualHeatmapHead(HeatmapHead):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         owner = 'InvertedResidualHeatmapHead'
-        if not isinstance(in_channels, int) or in_channels < 1:
-            raise ValueError(
-                f'{owner}: in_channels must be the number of channels of the last feature map, '
-                f'got {in_channels!r}'
-            )
-        for block in blocks:
-            if len(block) != 4 or not all(isinstance(v, int) and v > 0 for v in block):
-                raise ValueError(
-                    f'{owner}: each of blocks must be (up-sampling factor, kernel size, expansion '
-                    f'ratio, output channels), positive integers, got {block!r}'
-                )
-            if block[1] % 2 == 0:
-                raise ValueError(
-                    f'{owner}: the kernel size, second in a block, must be odd, got {block!r}'
-                )
+        in_channels = integer(
+            owner, 'in_channels', in_channels, 1, wanted='the number of channels of the last map'
+        )
+        (out_channels,) = positive(owner, out_channels=out_channels)
+        blocks = [_checked(owner, block) for block in sequence(owner, 'blocks', blocks)]
         acts = Placement(owner, act_cfg, act_positions, hyper_input, BLOCK_POSITIONS)
         super().__init__(
             in_channels=blocks[-1][3] if blocks else in_channels,
@@ -142,3 +133,17 @@ class InvertedResidualHeatmapHead(HeatmapHead):
             dict(type='Kaiming', layer=['Conv2d'], override=heat_maps),
             dict(type='Constant', layer=['_BatchNorm', 'GroupNorm'], val=1),
         ]
+
+
+def _checked(owner: str, block: Sequence[int]) -> tuple[int, int, int, int]:
+    wanted = (
+        'a sequence of (up-sampling factor, kernel size, expansion ratio, output channels), '
+        'positive integers'
+    )
+    values = indices(owner, 'blocks', block, 1, wanted=wanted)
+    if len(values) != 4:
+        refuse(owner, 'blocks', wanted, block)
+    factor, kernel_size, ratio, channels = values
+    if kernel_size % 2 == 0:
+        refuse(owner, 'blocks', 'of odd kernel sizes, second in a block', block)
+    return factor, kernel_size, ratio, channels

@@ -1,0 +1,4 @@
+_base_ = ['./mask-rcnn_r50_fpn_1x_coco.py', '../_base_/everywhere.py']
+model = dict(original='MaskRCNN', **_base_.everywhere.pwlu)
+optim_wrapper = dict(constructor=_base_.constructor)
+custom_hooks = [dict(type='PWLURealignHook', phase1=1)]

@@ -1,0 +1,3 @@
+_base_ = ['./retinanet_r50_fpn_1x_coco.py', '../_base_/everywhere.py']
+model = dict(original='RetinaNet', **_base_.everywhere.dyreluc)
+optim_wrapper = dict(constructor=_base_.constructor)

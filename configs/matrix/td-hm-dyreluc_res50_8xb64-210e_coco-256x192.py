@@ -1,0 +1,3 @@
+_base_ = ['./td-hm_res50_8xb64-210e_coco-256x192.py', '../_base_/everywhere.py']
+model = dict(original='TopdownPoseEstimator', **_base_.everywhere.dyreluc)
+optim_wrapper = dict(constructor=_base_.constructor)

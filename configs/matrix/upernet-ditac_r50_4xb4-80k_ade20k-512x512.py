@@ -1,0 +1,3 @@
+_base_ = ['./upernet_r50_4xb4-80k_ade20k-512x512.py', '../_base_/everywhere.py']
+model = dict(original='EncoderDecoder', exclude='psp_modules', **_base_.everywhere.ditac)
+optim_wrapper = dict(constructor=_base_.constructor)

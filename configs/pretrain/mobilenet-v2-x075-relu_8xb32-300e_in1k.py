@@ -1,0 +1,3 @@
+_base_ = '../_base_/imagenet_dyrelu.py'
+model = dict(backbone=dict(widen_factor=0.75))
+train_dataloader = dict(dataset=dict(pipeline=_base_.jittered))

@@ -1,0 +1,14 @@
+_base_ = '../_base_/imagenet_dyrelu.py'
+model = dict(
+    backbone=dict(
+        type='mmact.ResNet', depth=10, out_indices=(3,), norm_eval=False, act_cfg=dict(type='ReLU')
+    ),
+    head=dict(
+        in_channels=512,
+        dropout_rate=0.0,
+        loss=dict(_delete_=True, type='CrossEntropyLoss'),
+    ),
+)
+optim_wrapper = dict(optimizer=_base_.resnet.optimizer)
+param_scheduler = _base_.resnet.param_scheduler
+train_cfg = dict(max_epochs=90)

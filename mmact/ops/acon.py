@@ -1,0 +1,51 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""``mmact::acon``: ACON-C of Ma et al., CVPR 2021.
+
+Paper: Activate or Not: Learning Customized Activation, Eq. 5.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import reference
+from ._arguments import dense_floats
+from ._library import check_groups, check_vectors, define_elementwise
+from ._transforms import use_reference
+
+define_elementwise(
+    'acon',
+    'Tensor p1, Tensor p2, Tensor beta, int channel_dim',
+    (1, 2, 3),
+    reference.acon,
+    reference.acon_bwd,
+)
+
+
+def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1) -> Tensor:
+    """ACON-C: ``(p1 - p2) x * sigmoid(beta (p1 - p2) x) + p2 x``, Eq. 5.
+
+    Args:
+        x: Input of any shape, float16, bfloat16, float32 or float64.
+        p1: (G,): one for each of G groups of neighbouring channels: 1 for all of x, the number of
+            channels C, or a divisor of C.
+        p2: (G,).
+        beta: (G,).
+        channel_dim: Dimension of x that holds the channels. Ignored if G is 1.
+
+    Returns:
+        Tensor of x's shape, dtype and memory format. NaN gives NaN; an infinite x gives the limit,
+        which is 0 where the line that the gate chooses is 0.
+
+    Raises:
+        TypeError: If a tensor has another dtype or is not dense.
+        ValueError: If shapes or devices do not fit each other or x.
+    """
+    dense_floats('acon', 'x', x)
+    groups = check_vectors('acon', x, p1=p1, p2=p2, beta=beta)
+    channel_dim = check_groups('acon', x, groups, channel_dim)
+    if use_reference():
+        return reference.acon(x, p1, p2, beta, channel_dim)
+    return torch.ops.mmact.acon(x, p1, p2, beta, channel_dim)
