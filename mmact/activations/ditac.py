@@ -99,9 +99,7 @@ def _authors_prior(num_cells: int) -> tuple[Tensor, Tensor]:
     distance = blocks.reshape(2 * num_cells, 2 * num_cells)
     covariance = basis.T @ (2**2 * torch.exp(-distance / (2 * 5**2))) @ basis
     values, vectors = torch.linalg.eigh(covariance)
-    draw = torch.linalg.solve_triangular(
-        triangle, vectors * values.clamp(min=0).sqrt(), upper=True
-    )
+    draw = torch.linalg.solve_triangular(triangle, vectors * values.clamp(min=0).sqrt(), upper=True)
 
     # The regulariser: length scale 5 and variance (2 D)^2 of D numbers placed evenly on [-1, 1].
     place = torch.linspace(-1, 1, 2 * num_cells, **options)

@@ -10,7 +10,7 @@ data set they are a family of them.
 
 from __future__ import annotations
 
-from typing import Any
+import functools
 
 import torch
 import torch.nn.functional as F
@@ -109,9 +109,8 @@ class _DynamicReLU(Family):
         pixels = [d for d in range(1, seen.dim()) if d != dim]
         mean = seen.float().mean(pixels) if pixels else seen.float()
         found = module.coefficients(mean).transpose(1, 2)
-        weight = module._projection()
-        if weight is not None:
-            logits: Any = dyrelu_squeeze(x, weight, _dim(module, x))[2]
+        logits = dyrelu_squeeze(x, module._projection(), _dim(module, x))[2]
+        if logits is not None:
             attention = module.attend(logits).flatten(1)
             chosen = torch.randint(attention.size(1), (attention.size(0),), generator=generator)
             attention = attention.cpu()[torch.arange(len(chosen)), chosen]
@@ -130,8 +129,8 @@ class _DynamicReLU(Family):
 
     def _values(self, x: Tensor, conditions: Tensor) -> Tensor:
         k = self.module.K
-        slopes, intercepts = conditions[..., :k, None], conditions[..., k : 2 * k, None]
-        y = (slopes * x[..., None, :] + intercepts).amax(-2)
+        lines = [conditions[..., i, None] * x + conditions[..., k + i, None] for i in range(k)]
+        y = functools.reduce(torch.maximum, lines)
         return y * conditions[..., -1, None] if len(self.names) > 2 * k else y
 
 
@@ -217,13 +216,13 @@ class _LargestOf(_MaximumWith):
 
 def family(module: nn.Module) -> Family:
     """Returns the family of functions of an activation of mmact, PyTorch or mmcv."""
-    kinds: tuple[tuple[type, Any], ...] = (
-        (_DyReLU, _DynamicReLU),
-        (MetaAconC, _MetaAcon),
-        (FReLU, _Funnel),
-        (Maxout, _LargestOf),
-    )
-    for cls, kind in kinds:
+    kinds: dict[type, type[Family]] = {
+        _DyReLU: _DynamicReLU,
+        MetaAconC: _MetaAcon,
+        FReLU: _Funnel,
+        Maxout: _LargestOf,
+    }
+    for cls, kind in kinds.items():
         if isinstance(module, cls):
             return kind(module)
     return Family(module)

@@ -5,12 +5,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mmact.activations import PWLU, Activation
+from mmact.activations import PWLU, Activation, ChannelActivation
 from mmact.activations.base import functions_of
 
 #: What is asked of the caller: a model, or modules by name.
@@ -93,8 +92,8 @@ def evaluate(module: nn.Module, x: Tensor) -> Tensor:
     Returns:
         Values, (C, G), float64.
     """
-    function: Any = functions_of(module)[0].to('cpu', torch.float64).eval()
-    if hasattr(function, 'channel_dim'):
-        function.channel_dim = 1
+    module = functions_of(module)[0].to('cpu', torch.float64).eval()
+    if isinstance(module, ChannelActivation):
+        module.channel_dim = 1
     with torch.no_grad():
-        return function(x.detach().to('cpu', torch.float64).unsqueeze(0)).squeeze(0)
+        return module(x.detach().to('cpu', torch.float64).unsqueeze(0)).squeeze(0)

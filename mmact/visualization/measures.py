@@ -175,9 +175,8 @@ class FunctionRecorder(InputRecorder):
                 (self.start_conditions, start_conditions),
             ):
                 for name, values in new.items():
-                    known = own.get(name)
-                    if known is not None and values.size(-1) > 0:
-                        values = torch.cat([known, values])
+                    if name in own and values.size(-1):
+                        values = torch.cat([own[name], values])
                     own[name] = values
 
     def recorded(self) -> Recorded:

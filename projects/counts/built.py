@@ -48,7 +48,11 @@ def build(cfg: Config) -> nn.Module:
     init_default_scope(cfg.default_scope)
     converted = CONVERTED in str(cfg.model)
     if cfg.model.type == CONVERTED:
-        cfg.model.example = (1, 3, *(picture_size(cfg) if cfg.default_scope == 'mmpose' else (64, 64)))
+        cfg.model.example = (
+            1,
+            3,
+            *(picture_size(cfg) if cfg.default_scope == 'mmpose' else (64, 64)),
+        )
     with torch.device('cpu' if converted else 'meta'), _LinspaceOnCPU():
         model = MODELS.build(cfg.model)
     return model.eval().to('meta')
@@ -72,7 +76,10 @@ def run(model: nn.Module, size: tuple[int, int]) -> None:
         if isinstance(head, nn.Module):
             head(features)
     if hasattr(model, 'roi_head'):
-        for head, boxes, side in ((model.roi_head.bbox_head, 1000, 7), (model.roi_head.mask_head, 100, 14)):
+        for head, boxes, side in (
+            (model.roi_head.bbox_head, 1000, 7),
+            (model.roi_head.mask_head, 100, 14),
+        ):
             head(torch.empty(boxes, 256, side, side, device='meta'))
 
 

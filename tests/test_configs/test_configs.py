@@ -47,9 +47,7 @@ ALL = sorted(
 )
 # Those of configs/matrix and configs/pretrain have tests of their own beside these.
 CONFIGS = [
-    p
-    for p in ALL
-    if not p.stem.startswith('td-hm') and p.parent.name not in ('matrix', 'pretrain')
+    p for p in ALL if not p.stem.startswith('td-hm') and p.parent.name not in ('matrix', 'pretrain')
 ]
 TABLE3 = [p for p in CONFIGS if p.parent.name == 'pwlu']
 PUBLISHED = [p for p in ALL if p.parent.name != 'demo']

@@ -90,7 +90,9 @@ def test_only_the_activation_differs_from_the_baseline(name, tmp_path):
     hooks = cfg.pop('custom_hooks', None) or []
     phase1 = [hook.phase1 for hook in hooks if hook.type == 'PWLURealignHook']
     assert phase1 == ([FAMILIES[twin][3]] if kind is PWLU else [])
-    assert [h for h in hooks if h.type != 'PWLURealignHook'] == (base.pop('custom_hooks', None) or [])
+    assert [h for h in hooks if h.type != 'PWLURealignHook'] == (
+        base.pop('custom_hooks', None) or []
+    )
     for key in ('custom_imports', 'everywhere', 'constructor', 'work_dir'):
         cfg.pop(key, None)
         base.pop(key, None)

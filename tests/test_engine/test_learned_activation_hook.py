@@ -93,11 +93,8 @@ def test_scalars_mean_the_same_for_any_activation(tmp_path, act):
 def test_the_page_has_the_history_and_the_start_survives_a_resume(tmp_path):
     hooks = [dict(type='LearnedActivationHook', interval=10)]
     build_runner(tmp_path, 'epoch', 2, hook=dict(phase1=1), hooks=hooks).train()
-    assert Page(tmp_path / LearnedActivationHook.PAGE).meta['times'] == [
-        'start',
-        'epoch 1',
-        'iter 6',
-    ]
+    page = Page(tmp_path / LearnedActivationHook.PAGE)
+    assert page.meta['times'] == ['start', 'epoch 1', 'iter 6']
     start = (tmp_path / START_FILE).read_bytes()
     build_runner(tmp_path, 'epoch', 3, hook=dict(phase1=1), hooks=hooks, resume=True).train()
     assert (tmp_path / START_FILE).read_bytes() == start

@@ -228,6 +228,14 @@ def test_a_model_without_activations_is_refused(tmp_path):
         write_report(tmp_path / 'page.html', nn.Linear(2, 2))
 
 
+def test_the_example_of_the_docs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (TOOL.parents[2] / 'docs/report.md').read_text()
+    (block,) = re.findall(r'```python\n(.*?)```', text, re.S)
+    exec(block, {})
+    assert Page(tmp_path / 'report.html').layers['2']['summary']['distance'] == 0
+
+
 # The tool -----------------------------------------------------------------------------------------
 
 

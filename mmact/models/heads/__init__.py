@@ -11,5 +11,8 @@ register(
     'mmpose.models.heads',  # which needs MMDetection
 )
 register(
-    'LinearClsHead', 'models.heads.linear_cls_head', "MMPretrain's LinearClsHead", 'mmpretrain.models'
+    'LinearClsHead',
+    'models.heads.linear_cls_head',
+    "MMPretrain's LinearClsHead",
+    'mmpretrain.models',
 )
