@@ -1,5 +1,6 @@
 # U-Net with 32 features in the first stage, trained as in Buda et al.'s public implementation.
 _base_ = [
+    '../_base_/mmseg.py',
     'mmseg::_base_/models/fcn_unet_s5-d16.py',
     'mmseg::_base_/default_runtime.py',
     '../_base_/lgg_256x256.py',

@@ -1,7 +1,10 @@
 # UperNet with ConvNeXt-T as in section B of the DiTAC paper, whose learning rate and weight decay
 # are those of MMSegmentation's Swin-T. The baseline's are 1e-4 and 0.05, the learning rate less
 # from stage to stage.
-_base_ = 'mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py'
+_base_ = [
+    '../_base_/mmseg.py',
+    'mmseg::convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py',
+]
 custom_imports = dict(imports=['mmpretrain.models', 'mmact'], allow_failed_imports=False)
 # Between the two linear layers of each of the 18 blocks, and after each convolution of the heads.
 act_cfg = dict(type='GELU')

@@ -1,5 +1,5 @@
 # PSPNet with ResNet-50 as in section B of the DiTAC paper: the baseline's settings.
-_base_ = 'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py'
+_base_ = ['../_base_/mmseg.py', 'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py']
 custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
 # After each convolution or sum of the backbone, and after each convolution of the heads.
 act_cfg = dict(type='ReLU')

@@ -1,5 +1,8 @@
 # UperNet with Swin-T as in section B of the DiTAC paper: the baseline's settings.
-_base_ = 'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
+_base_ = [
+    '../_base_/mmseg.py',
+    'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
+]
 custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
 # In the feed-forward network of each of the 12 blocks, and after each convolution of the heads.
 act_cfg = dict(type='GELU')

@@ -1,2 +1,6 @@
-_base_ = ['mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py', '../_base_/dyreluc.py']
+_base_ = [
+    '../_base_/mmseg.py',
+    'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py',
+    '../_base_/dyreluc.py',
+]
 model = dict(backbone=dict(type='mmact.ResNetV1c', act_cfg=_base_.dyreluc))

@@ -1,3 +1,7 @@
-_base_ = ['mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py', '../_base_/pau.py']
+_base_ = [
+    '../_base_/mmseg.py',
+    'mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py',
+    '../_base_/pau.py',
+]
 model = dict(backbone=dict(type='mmact.ResNetV1c', act_cfg=_base_.pau))
 optim_wrapper = dict(constructor='ActivationParamConstructor')
