@@ -92,7 +92,6 @@ def check(op: str, layout: str) -> str:
     numbers = torch.randn(1, shape[1], PERIOD, generator=torch.Generator().manual_seed(0)).half()
     place = (lambda t: t.transpose(1, 2).contiguous()) if last else (lambda t: t)
     x = repeated(numbers, shape, last)
-    assert x.numel() > 2**31
     started = time.monotonic()
     y = forward(x, dim)
     times = [time.monotonic() - started]

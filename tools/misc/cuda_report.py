@@ -34,11 +34,12 @@ def occupancy(arch: str, registers: int, threads: int) -> float:
 
 def usage(cuobjdump: str, library: Path) -> list[tuple[str, str, int, int]]:
     """(architecture, demangled kernel, registers, bytes of stack) of every kernel."""
-    text = subprocess.run(
-        [cuobjdump, '-res-usage', library], capture_output=True, text=True, check=True
-    ).stdout
+    command = [cuobjdump, '-res-usage', library]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f'no CUDA kernels in {library} (build them with MMACT_CUDA=1): {result.stderr}')
     found, arch = [], ''
-    for line in text.splitlines():
+    for line in result.stdout.splitlines():
         if line.startswith('arch = '):
             arch = line.removeprefix('arch = ')
         elif 'Function ' in line:
