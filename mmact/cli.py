@@ -41,8 +41,12 @@ from mmengine.runner import Runner
 
 from .activations import ChannelActivation, unresolved
 from .activations.base import ChannelsError
+from .data_checks import annotation_trouble, class_trouble, work_dir_trouble
+from .engine.checkpoints import CheckpointError, load_weights_only
 from .engine.hooks._unwrapped import unwrapped
 from .registry import INSTALL
+
+load_weights_only()  # in all tools
 
 
 class UserError(Exception):
@@ -159,12 +163,15 @@ def build_runner(cfg: Config) -> Runner:
         cfg: The complete config.
 
     Raises:
-        UserError: If the checkpoint to load is missing, or an activation of the model does not know
-            its number of channels.
+        UserError: If the checkpoint to load is missing, the work_dir cannot be written to, or an
+            activation of the model does not know its number of channels.
     """
     checkpoint = cfg.get('load_from')
     if checkpoint is not None and '://' not in checkpoint and not osp.isfile(checkpoint):
         raise UserError(f'checkpoint {checkpoint} does not exist')
+    trouble = work_dir_trouble(cfg.work_dir)
+    if trouble is not None:
+        raise UserError(trouble)
     if cfg.launcher != 'none' and not torch.cuda.is_available():
         _init_gloo(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -209,7 +216,12 @@ def prepare_training(runner: Runner) -> None:
             with registry.switch_scope_and_registry(None) as current:
                 if isinstance(node.get('type'), str) and current.get(node['type']) is None:
                     raise UserError(_unknown_type(node['type'], runner.cfg))
-    _ = runner.train_loop.dataloader, runner.val_loop
+    loops = [runner.train_loop, runner.val_loop]
+    for loop in loops:
+        loader = getattr(loop, 'dataloader', None)
+        trouble = None if loader is None else class_trouble(loader.dataset)
+        if trouble is not None:
+            raise UserError(trouble)
     _try_a_picture(runner)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     for hook in runner.hooks:
@@ -255,7 +267,8 @@ def check_data(cfg: Config, *parts: str) -> None:
         parts: Keys of its data loaders and evaluators, as 'train_dataloader'.
 
     Raises:
-        UserError: If one is missing; the text names the config keys that lead to it.
+        UserError: If one is missing; the text names the config keys that lead to it. If an
+            annotation has a number that is not finite; the text names it.
     """
     for _, node in _walk([cfg.get(part) for part in parts]):
         if not isinstance(node, dict) or node.get('backend_args') is not None:
@@ -267,6 +280,9 @@ def check_data(cfg: Config, *parts: str) -> None:
         for path in [*paths, node.get('bbox_file')]:  # MMPose's stands alone
             if path and '://' not in path and not osp.exists(path):
                 raise UserError(_missing(path, cfg))
+        trouble = annotation_trouble(paths[0]) if isinstance(node.get('ann_file'), str) else None
+        if trouble is not None:
+            raise UserError(trouble)
 
 
 def _missing(path: str, cfg: Config) -> str:
@@ -316,7 +332,7 @@ def _explain(error: Exception, cfg: Config | None) -> str:
     """Returns one line that says what is wrong and what to change."""
     # A KeyError's own text is the repr of its argument.
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, CheckpointError)):
         return text
     if isinstance(error, KeyError) and ' registry' in text:
         return _unknown_type(text.split()[0], cfg)

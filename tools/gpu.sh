@@ -33,5 +33,5 @@ failed=0
 "$python" -m pytest -q -m cuda tests/test_ops tests/test_activations || failed=$?
 step 3/3 benchmark
 "$python" tools/benchmark.py "${device[@]}" --out "$out/benchmark.json"
-step done "log.txt and benchmark.json are in $out"
+step 'done' "log.txt and benchmark.json are in $out"
 exit "$failed"

@@ -14,3 +14,5 @@ else
   clang-format -i "${sources[@]}"
 fi
 mypy --no-error-summary
+mapfile -t scripts < <(git ls-files --cached --others --exclude-standard | grep -E '\.sh$|^\.ci/run$')
+shellcheck "${scripts[@]}"

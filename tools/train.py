@@ -19,6 +19,7 @@ from mmact.cli import (
     prepare_training,
     resume_exactly,
 )
+from mmact.data_checks import failures_in_one_line
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,7 +70,7 @@ def apply_training_flags(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Builds everything, with one-line errors for mistakes, then trains."""
+    """Builds everything, with one-line errors for mistakes, then trains, with one for bad data."""
     args = parse_args()
     with one_line_errors():
         cfg = load_config(args)
@@ -78,7 +79,8 @@ def main() -> None:
         resume_exactly(cfg)
         runner = build_runner(cfg)
         prepare_training(runner)
-    runner.train()
+    with failures_in_one_line(runner):
+        runner.train()
 
 
 if __name__ == '__main__':

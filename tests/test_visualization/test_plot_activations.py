@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """tools/analysis_tools/plot_activations.py."""
 
+import copy
 import importlib.util
 import os
 import subprocess
@@ -14,6 +15,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from PIL import Image
 from torch import nn
+
+import mmact
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/plot_activations.py'
 MODULE = """
@@ -57,6 +60,14 @@ val_dataloader = dict(
 """
 
 
+def save(config, act_cfg, path):
+    """Saves a checkpoint of the model with another activation, as MMEngine's runner does."""
+    config = copy.deepcopy(config)
+    config.model.act_cfg = act_cfg
+    state_dict = MODELS.build(config.model).state_dict()
+    torch.save({'meta': {'cfg': config.pretty_text}, 'state_dict': state_dict}, path)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A folder with config.py, a checkpoint.pth that holds the config, and plain.pth."""
@@ -72,6 +83,8 @@ def folder(tmp_path, monkeypatch):
     )
     torch.save(state_dict, tmp_path / 'plain.pth')
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / 'relu.pth')
+    for name, kind in (('dynamic', 'DyReLUB'), ('fixed', 'ReLU')):
+        save(config, dict(type=kind), tmp_path / f'{name}.pth')
     return tmp_path
 
 
@@ -119,11 +132,29 @@ def test_data_of_another_config(folder, run):
     assert (folder / 'plain_alignment.png').exists()
 
 
+DRAWN = [r.name for r in mmact.list_activations() if getattr(r.cls, 'elementwise', False)]
+
+
+@pytest.mark.parametrize('name', DRAWN)
+def test_every_activation_is_drawn(folder, run, name):
+    """With and without data; the parameters are those of the checkpoint."""
+    config = Config.fromfile(folder / 'config.py')
+    save(config, dict(type=name), folder / 'act.pth')
+    data = ('--data', 1) if name in ('PAU', 'SReLU') else ()
+    status, out, err = run(folder / 'act.pth', *data)
+    assert status == 0, err
+    assert out.split()[-1] == str(folder / 'act_functions.png')
+    with Image.open(out.split()[-1]) as image:
+        assert image.width > 500
+
+
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
         (['missing.pth'], 'checkpoint missing.pth does not exist'),
-        (['relu.pth'], 'relu.pth holds no learned activation (no PWLU)'),
+        (['relu.pth'], 'relu.pth holds no PWLU, and no config'),
+        (['dynamic.pth'], 'dynamic.pth has DyReLUB, whose output depends on more than one number'),
+        (['fixed.pth'], 'fixed.pth is of a model without an activation of mmact'),
         (
             ['plain.pth', '--layers', 'neck'],
             'no layer matches --layers neck; there are',

@@ -15,6 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader, Runner, load_state_dict
 from torch import Tensor, nn
 
+from mmact.activations import Activation
 from mmact.cli import UserError, check_data, checkpoint_config, one_line_errors
 from mmact.visualization import (
     InputRecorder,
@@ -23,15 +24,17 @@ from mmact.visualization import (
     plot_functions,
     scalar_activations,
 )
+from mmact.visualization.alignment import layer_ious
 
 
 def parse_args() -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
         description='Draw the activation functions of a checkpoint. The checkpoint alone is enough '
-        'for functions.png; with --data the model runs on some validation batches, their input '
-        'distributions are drawn behind the functions, and alignment.png shows how well the bounds '
-        'cover them.'
+        'for functions.png: of PWLU, or where it holds its config, as those of MMEngine do, of all '
+        'kinds that are functions of one number. With --data the model runs on some validation '
+        'batches, their input distributions are drawn behind, and alignment.png shows '
+        'how well bounds cover them.'
     )
     parser.add_argument('checkpoint', help='checkpoint of a training, or a plain state_dict')
     parser.add_argument('--out', type=Path, help="folder to write to (default: the checkpoint's)")
@@ -39,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         '--data', type=int, default=0, metavar='N', help='run N validation batches (default: 0)'
     )
     parser.add_argument(
-        '--config', help='config of model and data for --data (default: the one in the checkpoint)'
+        '--config', help='config of model and data (default: the one in the checkpoint)'
     )
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='changes to the config, key=value ...'
@@ -74,12 +77,22 @@ def draw(args: argparse.Namespace) -> list[Path]:
         raise UserError(f'checkpoint {args.checkpoint} does not exist')
     checkpoint = CheckpointLoader.load_checkpoint(args.checkpoint, map_location='cpu')
     state_dict = checkpoint.get('state_dict', checkpoint)
-    layers = activations_from_state_dict(state_dict)
-    if not layers:
-        raise UserError(f'{args.checkpoint} holds no learned activation (no PWLU)')
+    config = checkpoint_config(checkpoint.get('meta', {}), args.config, args.cfg_options)
     inputs = None
-    if args.data:
-        layers, inputs = run_model(args, checkpoint, state_dict)
+    if config is not None:
+        with one_line_errors(config):
+            model = build_model(config, state_dict).to(args.device)
+            layers = scalar_activations(model)
+            if args.data and layers:
+                inputs = record(model, layers, config, args.data)
+    elif args.data:
+        raise UserError(
+            '--data needs a config, and this checkpoint does not hold one: give --config'
+        )
+    else:
+        layers = activations_from_state_dict(state_dict)
+    if not layers:
+        raise UserError(nothing_to_draw(args.checkpoint, None if config is None else model))
     layers = selected(layers, args.layers)
 
     name = Path(args.checkpoint).stem
@@ -94,7 +107,7 @@ def draw(args: argparse.Namespace) -> list[Path]:
             title=f'Learned activation functions of {name}',
         )
     }
-    if inputs is not None:
+    if inputs is not None and layer_ious(layers, inputs):
         figures['alignment'] = plot_alignment(
             layers, inputs, title=f'Alignment of bounds and input of {name}'
         )
@@ -118,30 +131,42 @@ def selected(layers: dict[str, nn.Module], patterns: list[str] | None) -> dict[s
     return found
 
 
-def run_model(
-    args: argparse.Namespace, checkpoint: dict, state_dict: dict[str, Tensor]
-) -> tuple[dict[str, nn.Module], dict[str, Tensor]]:
-    """Runs the model on validation batches; returns its activations and samples of their input."""
-    config = checkpoint_config(checkpoint.get('meta', {}), args.config, args.cfg_options)
-    if config is None:
-        raise UserError(
-            '--data needs a config, and this checkpoint does not hold one: give --config'
-        )
+def build_model(config: Config, state_dict: dict[str, Tensor]) -> nn.Module:
+    """The model of a config with the parameters of a checkpoint, in evaluation mode."""
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    model = revert_sync_batchnorm(MODELS.build(config.model))
+    load_state_dict(model, state_dict, strict=False)
+    return model.eval()
+
+
+def record(
+    model: nn.Module, layers: dict[str, nn.Module], config: Config, count: int
+) -> dict[str, Tensor]:
+    """Runs the model on validation batches; returns samples of the input of its activations."""
     if config.get('val_dataloader') is None:
         raise UserError('--data needs a val_dataloader in the config')
-    # With the config, a missing data set is an error that names the keys to change.
-    with one_line_errors(config):
-        check_data(config, 'val_dataloader')
-        init_default_scope(config.get('default_scope', 'mmengine'))
-        model = revert_sync_batchnorm(MODELS.build(config.model))
-        load_state_dict(model, state_dict, strict=False)
-        model.to(args.device).eval()
-        loader = Runner.build_dataloader(config.val_dataloader, seed=0)
-        layers = scalar_activations(model)
-        with InputRecorder(layers) as recorder, torch.no_grad():
-            for batch in islice(loader, args.data):
-                model.val_step(batch)
-    return layers, recorder.samples
+    check_data(config, 'val_dataloader')
+    loader = Runner.build_dataloader(config.val_dataloader, seed=0)
+    with InputRecorder(layers) as recorder, torch.no_grad():
+        for batch in islice(loader, count):
+            model.val_step(batch)
+    return recorder.samples
+
+
+def nothing_to_draw(checkpoint: str, model: nn.Module | None) -> str:
+    """Says why there is no curve."""
+    if model is None:
+        return (
+            f'{checkpoint} holds no PWLU, and no config, without which other activations cannot be '
+            'told: give --config'
+        )
+    others = sorted({type(m).__name__ for m in model.modules() if isinstance(m, Activation)})
+    if others:
+        return (
+            f'{checkpoint} has {", ".join(others)}, whose output depends on more than one number; '
+            f'tools/analysis_tools/plot_dynamics.py draws them'
+        )
+    return f'{checkpoint} is of a model without an activation of mmact'
 
 
 if __name__ == '__main__':

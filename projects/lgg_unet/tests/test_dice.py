@@ -144,4 +144,4 @@ def test_two_processes_give_the_figure_of_one(tmp_path):
     mp.start_processes(_rank, (port, str(tmp_path)), nprocs=2, start_method='fork')
     expected = _evaluate(_random_samples(dict(a=3, b=1, c=3)))
     for rank in range(2):
-        assert torch.load(tmp_path / f'{rank}.pt') == expected
+        assert torch.load(tmp_path / f'{rank}.pt', weights_only=True) == expected
