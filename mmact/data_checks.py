@@ -81,7 +81,7 @@ def class_trouble(dataset: Any) -> str | None:
             if trouble is not None:
                 return trouble
     ids, wanted = getattr(dataset, 'cat_ids', None), getattr(dataset, 'metainfo', {}).get('classes')
-    path = getattr(dataset, 'ann_file', None)
+    path: Any = getattr(dataset, 'ann_file', None)
     if ids is None or not wanted or len(ids) == len(wanted) or not os.path.isfile(path or ''):
         return None
     found = [c['name'] for c in json.loads(Path(path).read_text()).get('categories', [])]

@@ -38,7 +38,7 @@ def test_an_alpha_that_could_never_learn_is_refused(cls, alpha):
 
 
 def test_a_beta_that_is_not_finite_is_refused():
-    with pytest.raises(ValueError, match='beta must be finite, got inf'):
+    with pytest.raises(ValueError, match='beta must be a finite number, got inf'):
         AReLU(beta=math.inf)
 
 

@@ -211,7 +211,7 @@ def test_seed_decides_the_draw():
 @pytest.mark.parametrize(
     ('arguments', 'words'),
     [
-        (dict(version='relu'), "version must be one of 'gelu', 'ge', 'leaky', 'inf', got 'relu'"),
+        (dict(version='relu'), "version must be 'gelu', 'ge', 'leaky' or 'inf', got 'relu'"),
         (dict(num_cells=1), 'num_cells must be an integer from 2 on, got 1'),
         (dict(num_cells=2.0), 'got 2.0'),
         (dict(domain=(2, 1)), r'domain must be two finite numbers \(a, b\)'),

@@ -135,8 +135,12 @@ def test_optimizer_that_decays_by_default():
 @pytest.mark.parametrize(
     ('paramwise', 'optimizer', 'message'),
     [
-        (dict(activation_lr_mult=-1), None, 'activation_lr_mult must be a number >= 0, got -1'),
-        (dict(activation_decay_mult='no'), None, 'activation_decay_mult must be a number'),
+        (
+            dict(activation_lr_mult=-1),
+            None,
+            'activation_lr_mult must be a finite number >= 0, got -1',
+        ),
+        (dict(activation_decay_mult='no'), None, 'activation_decay_mult must be a finite number'),
         (
             dict(activation_decay_mult=1.0),
             dict(type='SGD', lr=0.1),

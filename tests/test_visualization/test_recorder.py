@@ -113,7 +113,7 @@ def test_same_inputs_give_the_same_sample():
 
 
 def test_max_values_must_be_positive():
-    with pytest.raises(ValueError, match='max_values must be positive, got 0'):
+    with pytest.raises(ValueError, match='max_values must be a positive integer, got 0'):
         InputRecorder(nn.Identity(), max_values=0)
 
 
