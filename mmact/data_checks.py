@@ -81,8 +81,8 @@ def class_trouble(dataset: Any) -> str | None:
             if trouble is not None:
                 return trouble
     ids, wanted = getattr(dataset, 'cat_ids', None), getattr(dataset, 'metainfo', {}).get('classes')
-    path = getattr(dataset, 'ann_file', None) or ''
-    if ids is None or not wanted or len(ids) == len(wanted) or not os.path.isfile(path):
+    path: Any = getattr(dataset, 'ann_file', None)
+    if ids is None or not wanted or len(ids) == len(wanted) or not os.path.isfile(path or ''):
         return None
     found = [c['name'] for c in json.loads(Path(path).read_text()).get('categories', [])]
     missing = [name for name in wanted if name not in found]

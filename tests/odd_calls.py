@@ -8,15 +8,20 @@ A call with odd arguments works, or raises a ValueError or TypeError that names 
 
 from __future__ import annotations
 
+import argparse
 import copy
 import inspect
 import math
+import random
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +33,7 @@ from mmact.activations.functions import canonical_name, named_function
 from mmact.activations.pau_fit import fit_pau
 from mmact.activations.pau_init import initial_coefficients
 from mmact.conversion import fold_batch_norms, model_to_pwlu
+from mmact.ops._arguments import DTYPES
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def target(call: Callable, given: Callable[[], dict[str, Any]] = dict, **also: t
     return Target(call, given, names, integers, also)
 
 
-CHANNELS = 4
+CHANNELS = 8
 
 
 def x(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -107,12 +113,13 @@ def _activation_targets() -> Iterator[tuple[str, Target]]:
     for record in mmact.list_activations():
         if not issubclass(record.cls, Activation):
             continue
-        yield record.name, target(record.cls, dict)
+        # Fits call what they are given a function.
+        yield record.name, target(record.cls, dict, init=('function',), num_channels=('channels',))
         # In groups and by channel, so that everything depends on the shape.
         yield (
             f'{record.name}.forward',
             Target(
-                lambda x, cls=record.cls: _built(cls)(x),
+                lambda x, cls=record.cls: _built(cls, x)(x),
                 lambda: dict(x=x()),
                 ('x',),
                 also={'x': ('input', 'forward')},
@@ -120,9 +127,14 @@ def _activation_targets() -> Iterator[tuple[str, Target]]:
         )
 
 
-def _built(cls: type[nn.Module]) -> nn.Module:
+def _built(cls: type[nn.Module], x: Any) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, CHANNELS, 1), cls())[1]
+    act = nn.Sequential(nn.Conv2d(1, CHANNELS, 1), cls())[1]
+    if isinstance(x, Tensor):
+        act.to(x.device)  # what is mixed is an error of PyTorch's own
+    # A convolution wants x in its own dtype, as all of PyTorch's do.
+    floating = isinstance(x, Tensor) and x.dtype in DTYPES
+    return act.to(x.dtype) if floating and hasattr(act, 'conv') else act
 
 
 def _silu(t: Tensor) -> Tensor:
@@ -137,9 +149,17 @@ def _function_targets() -> Iterator[tuple[str, Target]]:
         target(to_pwlu, lambda: dict(activation=nn.SiLU(), num_intervals=8, max_error=1.0)),
     )
     yield 'fit_pau', target(fit_pau, lambda: dict(function=_silu, m=2, n=1, num_points=101))
+    fitted = inspect.signature(initial_coefficients).parameters
+    names = tuple(name for name in fitted if name != 'owner')
     yield (
         'initial_coefficients',
-        target(initial_coefficients, lambda: dict(init='tanh'), owner=('',)),
+        Target(
+            initial_coefficients,
+            lambda: dict(init='tanh', m=3, n=2),
+            names,
+            ('m', 'n'),
+            {'init': ('function',)},
+        ),
     )
     for function in (canonical_name, named_function):
         name = next(iter(inspect.signature(function).parameters))
@@ -268,3 +288,122 @@ def targets() -> dict[str, Target]:
         if find_spec('mmcv'):
             groups.append(_model_targets)
     return dict(pair for group in groups for pair in group())
+
+
+# Odd values ---------------------------------------------------------------------------------------
+
+
+class Unprintable:
+    """An object whose repr fails, and that fails whatever is asked of it."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError('no repr')
+
+    def __float__(self) -> float:
+        raise RuntimeError('no number')
+
+
+def _tensors() -> list[Tensor]:
+    base = torch.randn(2, CHANNELS, 3, 5, generator=torch.Generator().manual_seed(1))
+    found = [torch.zeros(shape) for shape in ((), (0,), (1,), (CHANNELS,), (3, 7), (1,) * 7)]
+    found += [torch.zeros(2, 0, 3), torch.zeros(0, CHANNELS), torch.zeros(2, CHANNELS + 1, 3)]
+    kinds = (torch.int64, torch.uint8, torch.bool, torch.complex64, torch.float16, torch.float64)
+    found += [base.to(kind) for kind in (*kinds, torch.bfloat16)]
+    found += [base.to_sparse(), base[0, 0].to_sparse_csr(), base.to('meta')]
+    found += [torch.full((2, CHANNELS, 3), value) for value in (math.nan, math.inf, -math.inf)]
+    found += [base.transpose(0, 3), base.expand(3, *base.shape)[:, 0], base[::2, ::3]]
+    found += [torch.quantize_per_tensor(base, 0.1, 0, torch.qint8)]
+    found += [torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(4, 3)])]
+    if hasattr(torch, 'float8_e4m3fn'):
+        found.append(base.to(torch.float8_e4m3fn))
+    return found
+
+
+def values() -> list[Any]:
+    """What nobody expects."""
+    plain = [None, True, False, 0, 1, -1, 2, 3, 7, 500, -(10**6), 2**63, 10**400]
+    plain += [0.0, -0.0, 0.5, 1.5, -2.5, 1e-300, 1e300, math.nan, math.inf, -math.inf, 1j]
+    plain += ['', 'relu', 'affine', 'prior', 'A', 'nonsense', 'torch.sin', 'os.system', '\n', 'é']
+    plain += [b'bytes', (), [], {}, set(), (1,), [1, 2], (0.0, 1.0), (1.0, 0.0), ('a', 'b')]
+    plain += [(math.nan, 1.0), [None, None], [[1.0, 2.0]], {'type': 3}, {'a': 1}, {'type': None}]
+    plain += [range(3), iter([1.0]), object(), Unprintable(), type, int, len, lambda: 3]
+    plain += [
+        nn.ReLU(),
+        torch.sin,
+        nn.Module,
+        NotImplemented,
+        Ellipsis,
+        slice(1),
+        torch.device('cpu'),
+    ]
+    numpy = [np.int64(3), np.float32(0.5), np.bool_(True), np.array(2), np.zeros(2)]
+    return plain + numpy + _tensors() + [torch.float32, torch.Size([2])]
+
+
+def try_one(name: str, t: Target, odd: dict[str, Any]) -> str | None:
+    """Calls with odd arguments in the place of those that work; returns what is wrong, if it is."""
+    words = {word for argument in odd for word in (argument, *t.also.get(argument, ()))}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            result = t.call(**{**t.given(), **odd})
+            first = result[0] if isinstance(result, tuple) and result else result
+            if isinstance(first, Tensor) and first.requires_grad and first.device.type != 'meta':
+                first.sum().backward()
+    except (ValueError, TypeError) as error:
+        text = str(error)
+        if any(re.search(rf'\b{word}\b', text) for word in words):
+            return None
+        return f'{name}: {shown(odd)}: the message has no name: {type(error).__name__}: {text}'
+    except Exception as error:
+        return f'{name}: {shown(odd)}: {type(error).__name__}: {error}'
+    return None
+
+
+def shown(odd: dict[str, Any]) -> str:
+    """The arguments of a call, for a complaint."""
+    return ', '.join(f'{name}={_short(value)}' for name, value in odd.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f'{value.layout} {value.dtype} {value.device} {tuple(_shape(value))}'
+    try:
+        return repr(value)[:80]
+    except Exception:
+        return type(value).__name__
+
+
+def _shape(value: Tensor) -> tuple:
+    return ('nested',) if value.is_nested else value.shape
+
+
+def complaints(count: int, seed: int) -> list[str]:
+    """What was wrong with so many calls, drawn from all targets and their arguments alike."""
+    chosen = random.Random(seed)
+    known = {name: t for name, t in targets().items() if t.names}
+    found = []
+    for _ in range(count):
+        name = chosen.choice(list(known))
+        t = known[name]
+        changed = chosen.sample(t.names, min(len(t.names), chosen.choice((1, 1, 1, 2))))
+        # Fresh ones, because some are used up or changed.
+        odd = {argument: chosen.choice(values()) for argument in changed}
+        found.append(try_one(name, t, odd))
+    return [complaint for complaint in found if complaint]
+
+
+def main() -> None:
+    """Prints complaints, and exits with status 1 if there is one."""
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('--count', type=int, default=10_000, help='default: 10,000')
+    parser.add_argument('--seed', type=int, default=0, help='of the choice (default: 0)')
+    args = parser.parse_args()
+    found = complaints(args.count, args.seed)
+    print('\n'.join(found))
+    print(f'{args.count} odd calls of {len(targets())} things: {len(found)} complaints')
+    sys.exit(bool(found))
+
+
+if __name__ == '__main__':
+    main()

@@ -71,7 +71,9 @@ void run_task(const Task& task, const Work& work) {
   at::parallel_for(0, items, std::max<int64_t>(1, 32768 / per_item), work);
 }
 
-// The table of all groups, for a task in whose layout kernels will read it.
+// The table of all groups, for a task in whose layout kernels will read it. Backward needs the
+// first `rows` of a group, but loads what forward does: there is memory for all of them behind the
+// last.
 template <class Description>
 Tensor make_table(const Description& op, int rows, Task& task) {
   const auto& settings = op.settings;
@@ -80,8 +82,9 @@ Tensor make_table(const Description& op, int rows, Task& task) {
   task.table_channel = lanes ? 1 : rows;
   task.table_row = lanes ? task.channel_stride : 1;
   const auto dtype = task.storage == Storage::kDouble ? at::kDouble : at::kFloat;
-  const Tensor table =
-      lanes ? at::zeros({rows, task.channel_stride}, dtype) : at::empty({op.groups, rows}, dtype);
+  const int64_t all = settings.rows();
+  const Tensor table = lanes ? at::zeros({all, task.channel_stride}, dtype)
+                             : at::empty({op.groups * rows + all - rows}, dtype);
   task.table = table.const_data_ptr();
   const auto fill = [&](auto* to) {
     for (int64_t g = 0; g < op.groups; ++g) {

@@ -149,7 +149,8 @@ struct Cpab {
       gt = gy * leaky(x);
     } else if (settings.factor != CpabFactor::kOne) {
       gt = gy * M::normal_cdf(x);
-      gx = gy * bounded(point.t) * M::normal_pdf(x);
+      // The product that goes to 0 first: gy times a large number may be infinite.
+      gx = gy * (bounded(point.t) * M::normal_pdf(x));
       if (settings.factor == CpabFactor::kGeluBelowZero) {
         gt = S::select(x < S::set(0), gt, gy);
         gx = S::select(x < S::set(0), gx, S::set(0));

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops._arguments import shown
+
 #: An elementwise function of a tensor.
 Function = Callable[[Tensor], Tensor]
 
@@ -91,6 +93,20 @@ def named_function(init: str | Function, owner: str = 'PAU') -> Function:
     if stem == 'swish':
         return lambda x: x * torch.sigmoid(parameter * x)
     return lambda x: torch.where(x < 0, parameter * x, x)
+
+
+def check_function(function: Function, owner: str) -> None:
+    """Raises a ValueError, in the name of an activation, if init is no elementwise function."""
+    x = torch.zeros(2, dtype=torch.float64, device='cpu')
+    try:
+        y = function(x)
+        good = isinstance(y, Tensor) and y.shape == x.shape
+    except Exception as error:
+        raise ValueError(f'{owner}: init fails on a float64 tensor: {error}') from error
+    if not good:
+        raise ValueError(
+            f'{owner}: init must give a tensor of the shape of its argument, got {shown(y)}'
+        )
 
 
 def _imported(name: str) -> Function | None:

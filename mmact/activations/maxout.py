@@ -54,7 +54,7 @@ class Maxout(ChannelActivation):
         inplace: bool = False,
     ) -> None:
         super().__init__(num_channels, channel_dim=channel_dim)
-        self.k = integer(type(self).__name__, 'k', k, 2)
+        self.k = integer(type(self).__name__, 'k', k, 2, wanted='an integer >= 2')
         self._start()
 
     def build(self, num_functions: int) -> None:

@@ -100,14 +100,17 @@ def _grid(interval: tuple[float, float], num_points: int, m: int, n: int) -> Ten
     if left >= right:
         refuse('fit_pau', 'interval', wanted, interval)
     least = 4 * (m + n + 2)
-    wanted = f'an integer of at least {least} for degrees ({m}, {n})'
+    wanted = f'an integer of at least {least} for degrees m={m} and n={n}'
     num_points = integer('fit_pau', 'num_points', num_points, least, wanted=wanted)
     return torch.linspace(left, right, num_points, dtype=torch.float64, device='cpu')
 
 
 def _values(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     with torch.no_grad():
-        y = function(x.clone())
+        try:
+            y = function(x.clone())
+        except Exception as error:
+            raise ValueError(f'fit_pau: function fails on a float64 tensor: {error}') from error
     if not isinstance(y, Tensor):
         raise TypeError(f'fit_pau: function must return a tensor, got {type(y).__name__}')
     if y.shape != x.shape:

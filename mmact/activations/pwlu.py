@@ -36,7 +36,7 @@ from ..ops._arguments import number, positive, refuse, several
 from ..ops._compat import is_compiling
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
 from .base import ChannelActivation
-from .functions import Function, named_function
+from .functions import Function, check_function, named_function
 
 _PHASES = ('learn', 'collect', 'fixed')  # a phase's index is what the phase_id buffer holds
 
@@ -125,11 +125,12 @@ class PWLU(ChannelActivation):
         (self.num_intervals,) = positive(owner, num_intervals=num_intervals)
         wanted = f'two finite numbers, the left one smaller by {self.MIN_WIDTH} or more'
         left, right = several(owner, 'bounds', bounds, 2, wanted)
-        self.bounds = (left, right)
         if right - left < self.MIN_WIDTH:
             refuse(owner, 'bounds', wanted, bounds)
+        self.bounds = (left, right)
         self.init = init
         self._function = named_function(init, owner)
+        check_function(self._function, owner)
         self.stat_momentum = number(owner, 'stat_momentum', stat_momentum, 0, below=1)
         # A copy of the phase_id buffer that forward can read without waiting for a GPU. No value
         # depends on it.

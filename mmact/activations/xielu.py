@@ -62,7 +62,8 @@ class XIELU(Activation):
         owner = type(self).__name__
         self.beta = beta = number(owner, 'beta', beta)
         alpha_p = number(owner, 'alpha_p', alpha_p, above=0)
-        alpha_n = number(owner, 'alpha_n', alpha_n, above=beta)
+        wanted = f'a finite number > beta={beta:g}'
+        alpha_n = number(owner, 'alpha_n', alpha_n, above=beta, wanted=wanted)
         self.alpha_p = nn.Parameter(torch.tensor([_softplus_inverse(alpha_p)]))
         self.alpha_n = nn.Parameter(torch.tensor([_softplus_inverse(alpha_n - beta)]))
 

@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 
 from ..activations import APL, ELSA, PWLU, Activation, AReLU, Mixture, SReLU, to_pwlu
 from ..activations.to_pwlu import _Rows
+from ..ops._arguments import module as checked_module
+from ..ops._arguments import number, one_of
 from .dry_run import DryRun, evaluating
 from .examples import runs
 from .report import Kept, Replaced, Report
@@ -56,6 +58,11 @@ def model_to_pwlu(
     Raises:
         ValueError: If an include or exclude matches nothing.
     """
+    checked_module('model_to_pwlu', model)
+    max_error = number('model_to_pwlu', 'max_error', max_error, above=0)
+    wanted = 'a tuple of classes'
+    for kind in one_of('model_to_pwlu', 'keep', keep, tuple, wanted):
+        one_of('model_to_pwlu', 'keep', kind, type, wanted)
     selection = Selection(model, include, exclude, None)
     dry = DryRun(model)
     if example is not None:
@@ -105,7 +112,10 @@ def _to_pwlu(
 
 def _evaluate(model: nn.Module, example: Any) -> Any:
     way = next(way for way in runs(model, example)[0] if not way.training)
-    return way.run()
+    try:
+        return way.run()
+    except Exception as error:
+        raise ValueError(f'the model does not run on the example: {error}') from error
 
 
 def _tensors(outputs: Any) -> Iterator[Tensor]:
@@ -216,6 +226,7 @@ def fold_batch_norms(model: nn.Module, example: Any) -> list[str]:
     Returns:
         Paths of the BatchNorms that were folded.
     """
+    checked_module('fold_batch_norms', model)
     paths = {id(module): path for path, module in model.named_modules()}
     chains = _Chains(model, (*_CONVOLUTIONS, *_TRANSPOSED, _BatchNorm, PWLU))
     with evaluating(model), chains:

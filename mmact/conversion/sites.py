@@ -12,6 +12,7 @@ from functools import partial
 
 from torch import nn
 
+from ..ops._arguments import refuse
 from .dry_run import Call, DryRun, FunctionalSite
 from .kinds import REPLACES, STAYS, Original, kind_of, original_of
 from .report import Kept
@@ -101,7 +102,10 @@ class Selection:
         self._exclude = _patterns('exclude', () if exclude is None else exclude)
         if isinstance(replaces, str):
             replaces = (replaces,)
-        self._replaces = None if replaces is None else set(replaces)
+        try:
+            self._replaces = None if replaces is None else set(replaces)
+        except TypeError:
+            refuse('convert', 'replaces', 'names of kinds of activations', replaces, TypeError)
         self._matched: set[object] = set()
 
     def reason(self, path: str, kind: str, learned: bool = False) -> str | None:
@@ -152,8 +156,9 @@ class Selection:
 
 
 def _patterns(name: str, given: Iterable[str | type] | str | type) -> list[re.Pattern | type]:
-    given = [given] if isinstance(given, (str, type)) else list(given)
+    one = isinstance(given, (str, type)) or not isinstance(given, Iterable)
     try:
+        given = [given] if one else list(given)  # type: ignore[list-item, arg-type]
         return [p if isinstance(p, type) else re.compile(p) for p in given]
     except (re.error, TypeError) as error:
         raise ValueError(

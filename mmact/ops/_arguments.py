@@ -15,15 +15,21 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 #: What the kernels are built for.
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+#: Larger numbers of anything than this are mistakes, and overflow what counts memory.
+_MOST = 2**31 - 1
+
+
 def shown(value: Any) -> str:
     """A value for a message, in one line that is not long."""
     if isinstance(value, Tensor):
+        if value.is_nested:
+            return 'a nested tensor'
         return f'a tensor of {value.dtype} and shape {tuple(value.shape)}'
     try:
         text = ' '.join(repr(value).split())
@@ -64,7 +70,8 @@ def integer(
         number = operator.index(value)
     else:
         refuse(owner, name, wanted or _range_of_integers(low, high), value)
-    if (low is not None and number < low) or (high is not None and number > high):
+    least, most = (-_MOST if low is None else low), (_MOST if high is None else high)
+    if not least <= number <= most:
         refuse(owner, name, wanted or _range_of_integers(low, high), value)
     return number
 
@@ -145,7 +152,10 @@ def several(owner: str, name: str, values: Any, count: int, wanted: str = '') ->
         refuse(owner, name, wanted, values)
     if isinstance(values, Tensor) and values.dim() != 1:
         refuse(owner, name, wanted, values)
-    found = values.tolist() if isinstance(values, Tensor) else list(values)
+    try:
+        found = values.tolist() if isinstance(values, Tensor) else list(values)
+    except TypeError:  # an array without dimensions
+        refuse(owner, name, wanted, values)
     if len(found) != count:
         refuse(owner, name, wanted, values)
     try:
@@ -198,6 +208,39 @@ def choice(owner: str, name: str, value: Any, options: Iterable[str], wanted: st
         words = [repr(option) for option in options]
         listed = f'{", ".join(words[:-1])} or {words[-1]}'
         refuse(owner, name, wanted or listed, value)
+    return value
+
+
+def one_of(owner: str, name: str, value: Any, kinds: Any, wanted: str) -> Any:
+    """Returns an argument that is of one of several classes.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(value, kinds):
+        refuse(owner, name, wanted, value, TypeError)
+    return value
+
+
+def module(owner: str, value: Any, name: str = 'model') -> nn.Module:
+    """Returns an argument that is a module.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    return one_of(owner, name, value, nn.Module, 'a torch.nn.Module')
+
+
+def matrix(owner: str, name: str, value: Any, rows: int | None = None) -> Tensor:
+    """Returns an argument that is a dense floating-point tensor of two dimensions.
+
+    Raises:
+        TypeError: If it is no such tensor.
+        ValueError: If it has another shape.
+    """
+    wanted = f'of shape ({rows or "C"}, K)'
+    if dense_floats(owner, name, value).dim() != 2 or rows not in (None, value.size(0)):
+        refuse(owner, name, wanted, value)
     return value
 
 

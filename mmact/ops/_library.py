@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._arguments import integer, parameters
+from ._arguments import integer, one_of, parameters, refuse
 from ._compat import TAGGED, register_autograd, register_fake
 from ._transforms import gradients, use_reference
 
@@ -42,8 +42,19 @@ def has_kernel(name: str, device_type: str) -> bool:
     Args:
         name: Name of the op without namespace, for example ``'pwlu'``.
         device_type: ``'cpu'``, ``'cuda'`` or any other dispatch key that PyTorch knows.
+
+    Raises:
+        TypeError: If one is no word.
+        ValueError: If there is no such dispatch key.
     """
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f'mmact::{name}', device_type.upper())
+    one_of('has_kernel', 'name', name, str, 'the name of an op')
+    one_of('has_kernel', 'device_type', device_type, str, 'a dispatch key')
+    if not (name.isidentifier() and name.isascii() and hasattr(torch.ops.mmact, name)):
+        refuse('has_kernel', 'name', 'the name of an op', name)
+    try:
+        return torch._C._dispatch_has_kernel_for_dispatch_key(f'mmact::{name}', device_type.upper())
+    except RuntimeError:
+        refuse('has_kernel', 'device_type', 'a dispatch key that PyTorch knows', device_type)
 
 
 @functools.cache

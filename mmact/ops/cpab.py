@@ -407,7 +407,8 @@ def _backward(
     if factor != 'one':
         if 'gelu' in factor:
             flowed = _bounded(_flow(value, inside, z, shift, gain, slower * faster))
-            by_factor = gy * flowed * torch.exp(-0.5 * value * value) / math.sqrt(2 * math.pi)
+            pdf = torch.exp(-0.5 * value * value) / math.sqrt(2 * math.pi)
+            by_factor = gy * (flowed * pdf)
             if factor == 'gelu_below_0':
                 by_factor = torch.where(value < 0, by_factor, 0)
         gy = gy * _factor(value, inside, factor, negative_slope)

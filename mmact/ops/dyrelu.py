@@ -77,7 +77,8 @@ def dyrelu(
     if not fits or given[2] not in (1, channels):
         raise ValueError(
             f'dyrelu: coefficients must have shape (B, 2 K, C) or (B, 2 K, 1) with B={x.size(0)} '
-            f'and C={channels} to go with x of shape {shape}, got {given}'
+            f'and C={channels} to go with x of shape {shape} and '
+            f'channel_dim={channel_dim}, got {given}'
         )
     if attention is not None:
         wanted = (*shape[:channel_dim], 1, *shape[channel_dim + 1 :])

@@ -111,7 +111,10 @@ class _InPlace(torch.autograd.Function):
                 gx if x is None else x, grad_mean, projected, weight, ctx.channel_dim
             )
             return gx + added.to(gx.dtype), g_weight, None
-        # Nobody else holds gx: the x that it belongs to has one use.
+        # Nobody else holds gx: the x that it belongs to has one use. Where that is a sum, and not
+        # dyrelu, gx may be one number, expanded.
+        if 0 in gx.stride():
+            gx = gx.clone()
         g_weight = torch.ops.mmact.dyrelu_squeeze_bwd_(
             gx, x, grad_mean, None if weight is None else grad_logits, weight, ctx.channel_dim
         )

@@ -215,14 +215,15 @@ def arelu(x: Tensor, alpha: Tensor, beta: Tensor, residual: bool = True) -> Tens
     """AReLU as the sum of section 3.3: R(x) + L(x). See :func:`mmact.ops.arelu`."""
     dtype = opmath_dtype(x.dtype)
     value = x.to(dtype)
+    above = value >= 0  # false for NaN, which belongs to the lower side
     attention = torch.where(
-        value < 0,
-        alpha.to(dtype).reshape(()).clamp(*ARELU_CLAMP),
+        above,
         beta.to(dtype).reshape(()).sigmoid(),
+        alpha.to(dtype).reshape(()).clamp(*ARELU_CLAMP),
     )
     y = attention * value
     if residual:
-        y = y + torch.where(value < 0, 0, value)
+        y = y + torch.where(above, value, 0)
     return y.to(x.dtype)
 
 
@@ -310,7 +311,7 @@ class _Pade:
         near, self.big = torch.where(self.far, 1, self.x), torch.where(self.far, self.x, 1)
         self.near, self.z = near, 1 / self.big
         one = torch.ones_like(near)
-        odd = _plus_minus(self.z) if self.n % 2 else one  # x^n / abs(x)^n
+        self.odd = odd = _plus_minus(self.big) if self.n % 2 else one  # x^n / abs(x)^n
         self.near_scale, self.near_sign = self._denominator(near, self.b, one, one)
         self.far_scale, self.far_sign = self._denominator(self.z, self.b[::-1], self.z**self.n, odd)
 
@@ -329,19 +330,36 @@ class _Pade:
         return self.big**order if order > 0 else self.z**-order
 
     def over_q(self, j: int) -> Tensor:
-        """x^j / Q; j may be -1 where abs(x) > 1."""
+        """x^j / Q."""
         far = self._far_power(j - self.n) * self.far_scale
-        return torch.where(self.far, far, self.near ** max(j, 0) * self.near_scale)
+        return torch.where(self.far, far, self.near**j * self.near_scale)
 
-    def value(self, order: int = 0) -> Tensor:
-        """P / Q; divided by x^order where abs(x) > 1."""
+    def value(self) -> Tensor:
+        """P / Q."""
         near = _horner(self.a, self.near) * self.near_scale
-        far = _horner(self.a[::-1], self.z) * self._far_power(self.m - self.n - order)
+        far = _horner(self.a[::-1], self.z) * self._far_power(self.m - self.n)
         return torch.where(self.far, far * self.far_scale, near)
 
     def value_over_q(self, k: int) -> Tensor:
-        """x^k P / Q^2, from factors that do not overflow."""
-        return self.value(1) * torch.where(self.far, self.over_q(k + 1), self.over_q(k))
+        """x^k P / Q^2."""
+        far = _horner(self.a[::-1], self.z) * self.far_scale * self.far_scale
+        far = far * self._far_power(self.m + k - 2 * self.n)
+        return torch.where(self.far, far, self.value() * self.over_q(k))
+
+    def far_slope(self) -> Tensor:
+        """dF / dx where abs(x) > 1: one power of x, so that infinities do not meet."""
+        p = _horner(self.a[::-1], self.z)
+        derived = _horner([j * a for j, a in enumerate(self.a)][::-1], self.z)  # x P' / x^m
+        b, t = self.b, self.z
+        if self.version == 'A':
+            b, t = [_abs(c) for c in b], _abs(t)
+        logarithmic = _horner([k * c for k, c in enumerate(b)][::-1], t)  # x A' / x^n
+        ratio = self.far_sign * logarithmic * self.far_scale  # x Q' / Q
+        if self.version == 'A':
+            ratio = ratio * self.odd
+        slope = derived - p * ratio
+        power = self._far_power(self.m - self.n - 1)
+        return torch.where(slope == 0, slope, slope * self.far_scale * power)
 
     def sign(self) -> Tensor:
         """d Q / d A."""
@@ -359,8 +377,9 @@ def _abs(x: Tensor) -> Tensor:
 
 
 def _horner(coefficients: list[Tensor], x: Tensor) -> Tensor:
-    total = torch.zeros_like(x)
-    for c in reversed(coefficients):
+    *rest, highest = coefficients
+    total = highest * torch.ones_like(x)  # which a NaN leaves as it is
+    for c in reversed(rest):
         total = total * x + c
     return total
 
@@ -405,6 +424,7 @@ def pau_bwd(
         g_b.append(-gy * own * f.value_over_q(k))
         if k > 0:
             dx = dx - own * k * f.b[k] * f.value_over_q(k - 1)
+    dx = torch.where(f.far, f.far_slope(), dx)
     sums = [
         _group_sum(term * factor, groups, channel_dim)
         for term, factor in zip([*g_a, *g_b], f.factors, strict=True)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mmact.ops._arguments import dense_floats, matrix, number, one_of, sequence
+
 from .layers import Modules, scalar_activations
 
 if TYPE_CHECKING:
@@ -36,6 +38,12 @@ def input_quantiles(samples: Tensor, levels: tuple[float, ...] = (0.05, 0.95)) -
     Returns:
         Tensor of shape (C, len(levels)); NaN for a channel without values.
     """
+    matrix('input_quantiles', 'samples', samples)
+    wanted = 'numbers from 0 to 1'
+    levels = tuple(
+        number('input_quantiles', 'levels', level, 0, 1, wanted=wanted)
+        for level in sequence('input_quantiles', 'levels', levels, wanted)
+    )
     return torch.nanquantile(samples.double(), torch.tensor(levels).double(), dim=1).T
 
 
@@ -59,7 +67,10 @@ def alignment_iou(module: nn.Module, quantiles: Tensor) -> Tensor:
         ValueError: If ``quantiles`` is not (C, 2).
     """
     if not has_bounds(module):
-        raise TypeError(f'alignment_iou: {type(module).__name__} has no left_bound and right_bound')
+        raise TypeError(
+            f'alignment_iou: module {type(module).__name__} has no left_bound and right_bound'
+        )
+    dense_floats('alignment_iou', 'quantiles', quantiles)
     left, right = (getattr(module, name).detach().cpu().double() for name in BOUNDS)
     if quantiles.shape != (left.numel(), 2):
         raise ValueError(
@@ -73,6 +84,14 @@ def alignment_iou(module: nn.Module, quantiles: Tensor) -> Tensor:
     # Both empty: a channel whose input is constant at bounds that met is neither good nor bad.
     iou = torch.where(union > 0, common / union, 0.0)
     return torch.where(quantiles.cpu().isnan().any(1), torch.nan, iou)
+
+
+def check_samples(owner: str, name: str, samples: Mapping[str, Tensor] | None) -> None:
+    """Raises a TypeError or ValueError unless samples are (C, K) by name, or None."""
+    if samples is not None:
+        one_of(owner, name, samples, Mapping, 'a mapping of names to samples')
+        for value in samples.values():
+            matrix(owner, name, value)
 
 
 def has_bounds(module: nn.Module) -> bool:
@@ -123,9 +142,15 @@ def plot_alignment(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    one_of('plot_alignment', 'title', title, str, 'a text')
+    one_of('plot_alignment', 'inputs', inputs, Mapping, 'a mapping of names to samples')
+    check_samples('plot_alignment', 'inputs', inputs)
     ious = layer_ious(model, inputs)
     if not ious:
-        raise ValueError('plot_alignment: no layer with bounds has a recorded input')
+        raise ValueError(
+            'plot_alignment: no layer with bounds has a recorded input (no layer of model that '
+            'has bounds is in inputs)'
+        )
     everything = torch.cat(list(ious.values()))
     edges = torch.linspace(0, 1, _BINS + 1).double()
     rows = torch.stack([torch.histogram(iou, edges)[0] / iou.numel() for iou in ious.values()])

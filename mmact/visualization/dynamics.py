@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from mmact.activations import Activation
 from mmact.activations.standard import STANDARD
+from mmact.ops._arguments import matrix, one_of, optional, positive
+from mmact.ops._arguments import module as checked_module
 from mmact.ops._compat import unravel_index
 
 from .functions import _evenly
@@ -43,6 +45,7 @@ def activation_layers(model: nn.Module) -> dict[str, nn.Module]:
         Modules by their path; what is inside an activation (the ReLU of a hyper function) is left
         out.
     """
+    checked_module('activation_layers', model)
     found: dict[str, nn.Module] = {}
     inside: set[nn.Module] = set()
     for path, module in model.named_modules():
@@ -87,7 +90,7 @@ class PairRecorder(InputRecorder):
         super().__init__(
             model if isinstance(model, Mapping) else activation_layers(model), max_values
         )
-        self.channel = channel
+        self.channel = optional(type(self).__name__, 'channel', channel, 0)
         self._pending: dict[str, tuple[tuple[Tensor, ...], Tensor]] = {}
 
     def start(self) -> None:
@@ -156,6 +159,7 @@ def spread(pairs: Tensor) -> float:
     Raises:
         ValueError: If fewer than 3 pairs are finite.
     """
+    matrix('spread', 'pairs', pairs, 2)
     pairs = pairs[:, pairs.isfinite().all(0)].double()
     if pairs.size(1) < 3:
         raise ValueError(f'spread: needs at least 3 finite pairs, got {pairs.size(1)}')
@@ -198,10 +202,14 @@ def plot_dynamics(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    owner = 'plot_dynamics'
+    one_of(owner, 'samples', samples, Mapping, 'a mapping of names to pairs')
+    one_of(owner, 'title', title, str, 'a text')
+    (max_layers,) = positive(owner, max_layers=max_layers)
+    for value in samples.values():
+        matrix(owner, 'samples', value, 2)
     if not samples:
-        raise ValueError('plot_dynamics: no layer received an input')
-    if max_layers < 1:
-        raise ValueError(f'plot_dynamics: max_layers must be positive, got {max_layers}')
+        raise ValueError('plot_dynamics: samples are empty, no layer received an input')
     names = [list(samples)[i] for i in _evenly(len(samples), max_layers)]
     if len(names) < len(samples):
         title += f' ({len(names)} of {len(samples)} layers)'

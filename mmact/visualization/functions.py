@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from mmact.ops._arguments import positive
+from mmact.ops._arguments import one_of, positive
 
-from .alignment import BOUNDS, has_bounds, input_quantiles
+from .alignment import BOUNDS, check_samples, has_bounds, input_quantiles
 from .layers import Modules, channel_count, evaluate, scalar_activations
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ def plot_functions(
     from matplotlib.figure import Figure
 
     layers = scalar_activations(model)
+    check_samples('plot_functions', 'inputs', inputs)
+    one_of('plot_functions', 'title', title, str, 'a text')
     if not layers:
         raise ValueError('plot_functions: the model has no scalar activation of mmact to draw')
     num_functions, max_layers = positive(

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from mmact.activations import PWLU, Activation, ChannelActivation
 from mmact.activations.base import functions_of
+from mmact.ops._arguments import module as checked_module
+from mmact.ops._arguments import one_of
 
 #: What is asked of the caller: a model, or modules by name.
 Modules = nn.Module | Mapping[str, nn.Module]
@@ -26,15 +28,17 @@ def scalar_activations(model: Modules) -> dict[str, nn.Module]:
 
     Returns:
         Modules by their path in the model.
+
+    Raises:
+        TypeError: If model is neither a module nor a mapping of modules.
     """
     if isinstance(model, Mapping):
-        return dict(model)
+        return {name: checked_module('scalar_activations', m) for name, m in model.items()}
+    checked_module('scalar_activations', model)
     return {
-        path: module
-        for path, module in model.named_modules()
-        if isinstance(module, Activation)
-        and module.elementwise
-        and getattr(module, 'resolved', True)
+        path: layer
+        for path, layer in model.named_modules()
+        if isinstance(layer, Activation) and layer.elementwise and getattr(layer, 'resolved', True)
     }
 
 
@@ -47,6 +51,7 @@ def activations_from_state_dict(state_dict: Mapping[str, Tensor]) -> dict[str, n
     Returns:
         PWLU layers in evaluation mode, by their path in the model; empty if there are none.
     """
+    one_of('activations_from_state_dict', 'state_dict', state_dict, Mapping, 'a state dict')
     layers: dict[str, nn.Module] = {}
     for key, points in state_dict.items():
         prefix, _, name = key.rpartition('.')

@@ -165,7 +165,7 @@ def test_xielu():
     assert torch.equal(act(ends), torch.full_like(ends, math.inf))
     near = torch.tensor([-1e-20, 1e-20]).double()
     assert_near(1e20 * act(near), 1e20 * 0.5 * near, 1e-12)
-    with pytest.raises(ValueError, match='alpha_n must be a finite number > 0.5, got 0.4'):
+    with pytest.raises(ValueError, match='alpha_n must be a finite number > beta=0.5, got 0.4'):
         XIELU(alpha_n=0.4)
 
 

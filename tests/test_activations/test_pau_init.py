@@ -237,7 +237,11 @@ def test_callables():
         (lambda: initial_coefficients(3), TypeError, 'got int'),
         (lambda: initial_coefficients('relu', 0), ValueError, 'm must be a positive integer'),
         (lambda: initial_coefficients('relu', n=2.0), ValueError, 'n must be .* got 2.0'),
-        (lambda: initial_coefficients('relu', version='D'), ValueError, "'A', 'B', 'C' or 'N'"),
+        (
+            lambda: initial_coefficients('relu', version='D'),
+            ValueError,
+            "version must be 'A', 'B', 'C' or 'N', got 'D'",
+        ),
         (lambda: fit_pau('relu'), TypeError, 'callable'),
         (lambda: fit_pau(torch.log), ValueError, r'function\(-3\) is nan'),
         (lambda: fit_pau(lambda x: x[:5]), ValueError, 'elementwise'),

@@ -176,7 +176,7 @@ def test_any_scalar_module_can_be_drawn():
 def test_functions_errors():
     with pytest.raises(ValueError, match='no scalar activation'):
         plot_functions(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match='max_layers must be positive, got 0'):
+    with pytest.raises(ValueError, match='max_layers must be a positive integer, got 0'):
         plot_functions(PWLU(2), max_layers=0)
 
 

@@ -162,7 +162,7 @@ def test_figure_draws_density_and_both_lines():
     assert '3 of 5 layers' in figure.get_suptitle()
     with pytest.raises(ValueError, match='no layer received an input'):
         plot_dynamics({})
-    with pytest.raises(ValueError, match='max_layers must be positive, got 0'):
+    with pytest.raises(ValueError, match='max_layers must be a positive integer, got 0'):
         plot_dynamics(samples, max_layers=0)
 
 

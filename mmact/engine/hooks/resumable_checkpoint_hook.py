@@ -100,11 +100,12 @@ class ResumableCheckpointHook(CheckpointHook):
 
     def __init__(self, *args, **kwargs) -> None:
         # The parent takes anything for a number, and fails or does nothing when the time comes.
-        given = inspect.signature(CheckpointHook).bind(*args, **kwargs).arguments
+        bound = inspect.signature(CheckpointHook).bind(*args, **kwargs)
+        given = bound.arguments
         for name, low in (('interval', -1), ('max_keep_ckpts', -1), ('save_begin', 0)):
             if name in given:
-                integer(type(self).__name__, name, given[name], low)
-        super().__init__(*args, **kwargs)
+                given[name] = integer(type(self).__name__, name, given[name], low)
+        super().__init__(*bound.args, **bound.kwargs)
         local = '://' not in str(self.out_dir)
         if local and self.backend_args is None and self.file_client_args is None:
             self.backend_args = dict(backend='AtomicLocalBackend')

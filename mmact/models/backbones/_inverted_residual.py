@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...activations import DyReLUA, DyReLUB, DyReLUC
-from ...ops._arguments import number
+from ...ops._arguments import choice, number, refuse, sequence
 from ...registry import MODELS
 
 #: After the 1x1 expansion, the depthwise convolution and the 1x1 projection of a block.
@@ -72,11 +72,10 @@ class Placement:
         hyper_input: str | Mapping[str, str],
         names: Sequence[str],
     ) -> None:
-        if act_cfg is not None and not (isinstance(act_cfg, Mapping) and 'type' in act_cfg):
-            raise ValueError(
-                f"{owner}: act_cfg must be a dict with a type, such as dict(type='DyReLUB'), "
-                f'got {act_cfg!r}'
-            )
+        kind = act_cfg.get('type') if isinstance(act_cfg, Mapping) else None
+        if act_cfg is not None and not isinstance(kind, (str, type)):
+            wanted = "a dict with a type, such as dict(type='DyReLUB')"
+            refuse(owner, 'act_cfg', wanted, act_cfg)
         self.act_cfg, self.dynamic = act_cfg, is_dynamic(act_cfg)
         if act_positions is None:
             act_positions = [name for name in names if self.dynamic or name != 'A3']
@@ -85,22 +84,17 @@ class Placement:
                 f'{owner}: act_positions={act_positions!r} says where act_cfg stands, and there is '
                 f"none: pass act_cfg=dict(type='DyReLUB') or another"
             )
-        if isinstance(act_positions, str) or not set(act_positions) <= set(names):
-            raise ValueError(
-                f'{owner}: act_positions must be a sequence of some of {tuple(names)}, '
-                f'got {act_positions!r}'
-            )
+        wanted = f'a sequence of some of {tuple(names)}'
+        positions = sequence(owner, 'act_positions', act_positions, wanted)
+        if not all(isinstance(p, str) and p in names for p in positions):
+            refuse(owner, 'act_positions', wanted, act_positions)
         self.positions = frozenset(act_positions)
         inputs = dict.fromkeys(names, hyper_input) if isinstance(hyper_input, str) else hyper_input
-        if (
-            not isinstance(inputs, Mapping)
-            or not set(inputs) <= set(names)
-            or not set(inputs.values()) <= {'own', 'conv'}
-        ):
-            raise ValueError(
-                f"{owner}: hyper_input must be 'own', 'conv' or a dict of these with keys of "
-                f'{tuple(names)}, got {hyper_input!r}'
-            )
+        wanted = f"'own', 'conv' or a dict of these with keys of {tuple(names)}"
+        if not isinstance(inputs, Mapping) or not set(inputs) <= set(names):
+            refuse(owner, 'hyper_input', wanted, hyper_input)
+        for value in inputs.values():
+            choice(owner, 'hyper_input', value, ('own', 'conv'), wanted)
         if 'conv' in inputs.values() and not self.dynamic:
             raise ValueError(
                 f"{owner}: hyper_input={hyper_input!r} needs an act_cfg of type 'DyReLUA', "

@@ -44,7 +44,9 @@ class MobileNet(BaseModule):
         """
         owner, last = type(self).__name__, first + len(stages) - 1
         self.stages, self._first = tuple(stages), first
-        self.out_indices = indices(owner, 'out_indices', out_indices, max(first, 0), last)
+        first = max(first, 0)
+        wanted = f'integers from {first} to {last}'
+        self.out_indices = indices(owner, 'out_indices', out_indices, first, last, wanted)
         wanted = f'an integer from -1 (none) to {last}'
         self.frozen_stages = integer(owner, 'frozen_stages', frozen_stages, -1, last, wanted)
 

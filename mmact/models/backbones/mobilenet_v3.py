@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from ...ops._arguments import choice
 from ...registry import MODELS
 from ._inverted_residual import (
     BLOCK_POSITIONS,
@@ -148,12 +149,10 @@ class MobileNetV3(MobileNet):
                 dict(type='Constant', val=1, layer=['BatchNorm2d']),
             ],
         )
-        if arch not in self.arch_settings:
-            raise ValueError(
-                f'MobileNetV3: arch must be one of {tuple(self.arch_settings)}, got {arch!r}'
-            )
-        if se not in (None, True, False, 'blocks'):
-            raise ValueError(f"MobileNetV3: se must be True, False, 'blocks' or None, got {se!r}")
+        wanted = f'one of {tuple(self.arch_settings)}'
+        choice('MobileNetV3', 'arch', arch, self.arch_settings, wanted)
+        if se is not None and not isinstance(se, bool):
+            choice('MobileNetV3', 'se', se, ('blocks',), "True, False, 'blocks' or None")
         check_widen_factor('MobileNetV3', widen_factor)
         acts = Placement(
             'MobileNetV3', act_cfg, act_positions, hyper_input, ('stem', *BLOCK_POSITIONS, 'last')

@@ -136,14 +136,14 @@ class InvertedResidualHeatmapHead(HeatmapHead):
 
 
 def _checked(owner: str, block: Sequence[int]) -> tuple[int, int, int, int]:
+    name = 'each of blocks'
     wanted = (
-        'a sequence of (up-sampling factor, kernel size, expansion ratio, output channels), '
-        'positive integers'
+        '(up-sampling factor, kernel size, expansion ratio, output channels), positive integers'
     )
-    values = indices(owner, 'blocks', block, 1, wanted=wanted)
+    values = indices(owner, name, block, 1, wanted=wanted)
     if len(values) != 4:
-        refuse(owner, 'blocks', wanted, block)
-    factor, kernel_size, ratio, channels = values
+        refuse(owner, name, wanted, block)
+    scale, kernel_size, ratio, width = values
     if kernel_size % 2 == 0:
-        refuse(owner, 'blocks', 'of odd kernel sizes, second in a block', block)
-    return factor, kernel_size, ratio, channels
+        refuse(owner, 'the kernel size, second in each of blocks,', 'odd', block)
+    return scale, kernel_size, ratio, width
