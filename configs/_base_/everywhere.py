@@ -1,7 +1,7 @@
 # One activation at every place of a model that has a ReLU, starting as that ReLU (configs/matrix).
 custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
 everywhere = dict(
-    # Slopes and intercepts of three times the paper's function, which starts as ReLU: see dyreluc.py.
+    # Three times the paper's function, which starts as ReLU: see dyreluc.py.
     dyreluc=dict(type='mmact.Converted', act_cfg=dict(type='DyReLUC')),
     # N = 16 intervals for each channel.
     pwlu=dict(type='mmact.Converted', act_cfg=dict(type='PWLU')),

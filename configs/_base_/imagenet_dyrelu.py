@@ -1,5 +1,5 @@
-# ImageNet as in the Dynamic ReLU paper, section 5.1 and appendix A.4: 8 x 32 images a step, SGD with
-# momentum 0.9, label smoothing. The hyper functions of Dynamic ReLU are ordinary weights.
+# ImageNet as in the Dynamic ReLU paper, section 5.1 and appendix A.4: 8 x 32 images a step, SGD
+# with momentum 0.9, label smoothing. The hyper functions of Dynamic ReLU are ordinary weights.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs32.py',
     'mmpretrain::_base_/default_runtime.py',

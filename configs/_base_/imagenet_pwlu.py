@@ -1,6 +1,6 @@
-# ImageNet as in the PWLU paper, section 4.1: 16 x 64 images a step, SGD with momentum 0.9, one cycle
-# of a cosine. The paper names neither the learning rate nor a warm-up: 0.4 is ResNet's 0.1 for 256
-# images, scaled, with 5 epochs to reach it.
+# ImageNet as in the PWLU paper, section 4.1: 16 x 64 images a step, SGD with momentum 0.9, one
+# cycle of a cosine. The paper names neither the learning rate nor a warm-up: 0.4 is ResNet's 0.1
+# for 256 images, scaled, with 5 epochs to reach it.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs64.py',
     'mmpretrain::_base_/default_runtime.py',

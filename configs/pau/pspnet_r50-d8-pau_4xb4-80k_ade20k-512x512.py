@@ -4,4 +4,6 @@ _base_ = [
     '../_base_/pau.py',
 ]
 model = dict(backbone=dict(type='mmact.ResNetV1c', act_cfg=_base_.pau))
-optim_wrapper = dict(constructor='ActivationParamConstructor')
+optim_wrapper = _base_.pau_optim
+optim_wrapper.clip_grad._delete_ = True  # None in the baseline
+optim_wrapper.paramwise_cfg.activation_lr_mult = 0.2  # of 0.01

@@ -21,8 +21,8 @@ Where the paper leaves a choice, or errs:
   version, so that num_cells - 1 are learned (the 9 of Table 8).
 - The text does not give the smoothness prior in numbers; see :class:`DiTAC`. The authors' program
   has two, one to draw from and one to regularise with, both on the slopes and offsets of the cells:
-  ``prior='authors'``. It multiplies theta by the precision matrix elementwise to get the gradient of
-  the regulariser; here it is the gradient of the quadratic form.
+  ``prior='authors'``. It multiplies theta by the precision matrix elementwise to get the gradient
+  of the regulariser; here it is the gradient of the quadratic form.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
 Needs MMPretrain, whose ConvNeXt is counted.
 """
 
+import argparse
 import warnings
 from functools import cache
 from pathlib import Path
@@ -205,6 +206,7 @@ def page() -> str:
 
 def main() -> None:
     """Writes the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(page(), encoding='utf-8')
     print(PAGE)
 

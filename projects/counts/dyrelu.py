@@ -6,6 +6,7 @@ Everything is counted on the models that configs build, with their default argum
 does not say otherwise.
 """
 
+import argparse
 import warnings
 from functools import cache
 from pathlib import Path
@@ -296,6 +297,7 @@ def page() -> str:
 
 def main() -> None:
     """Writes the page."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(page(), encoding='utf-8')
     print(PAGE)
 

@@ -88,8 +88,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--samples',
         type=positive(int),
-        default=60000,
-        help='images shown in a training, in passes over the training set (default: 60000)',
+        default=20000,
+        help='images shown in a training, in passes over the training set (default: 20000)',
     )
     parser.add_argument(
         '--results', type=Path, default=RESULTS, help=f'file of the results (default: {RESULTS})'
@@ -209,7 +209,7 @@ def tables(results: list[dict[str, Any]], digits: Digits) -> str:
     runs = len(by_name['ReLU'])
     lines = [
         f'Accuracy (%), mean ± standard deviation of {runs} runs; in brackets top-1 on ImageNet of '
-        'the paper, ResNet-18 and MobileNetV3 (Tables 5 and 6). Overlap: Eq. 7, mean over channels.',
+        'the paper, ResNet-18 and MobileNetV3 (Tables 5 and 6). Overlap: Eq. 7, mean of channels.',
         f'Data: {digits.description}',
         '',
         '| | layer-wise | overlap | channel-wise | overlap |',

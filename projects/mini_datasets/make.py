@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a miniature data set, drawn, in the layout of COCO, ADE20K, Cityscapes, LGG MRI or ImageNet."""
+"""Writes a miniature data set in the layout of COCO, ADE20K, Cityscapes, LGG or ImageNet."""
 
 import argparse
 import inspect

@@ -368,7 +368,13 @@ def test_parts_fit_at_full_size(path, tmp_path):
     # Conversion looks at numbers, which there are none of on meta.
     converted = 'mmact.Converted' in str(cfg.model)
     if cfg.model.type == 'mmact.Converted':
-        cfg.model.example = (1, 3, 64, 64)
+        # Of 256 pixels the last level of a pyramid has 2 x 2, and of less it would be left alone.
+        size = 256 if cfg.model.original == 'RetinaNet' else 64
+        cfg.model.example = (1, 3, size, size)
+        if cfg.model.original == 'MaskRCNN':  # the dry run need not look at a thousand boxes
+            cfg.model.train_cfg.rpn_proposal.max_per_img = 8
+            cfg.model.train_cfg.rcnn.sampler.num = 8
+            cfg.model.test_cfg.rpn.max_per_img = 8
     with torch.device('cpu' if converted else 'meta'), _LinspaceOnCPU():
         model = MODELS.build(cfg.model).eval()
     # The heads' shapes are looked at on meta in any case, where nothing is computed.
@@ -409,6 +415,12 @@ def test_only_the_activation_differs_from_the_baseline(path, tmp_path):
     assert cfg.optim_wrapper.pop('constructor', None) == constructor
     assert cfg.model.backbone.type == f'mmact.{base.model.backbone.type}'
     cfg.model.backbone.type = base.model.backbone.type
+    if act_cfg.type == 'PAU':
+        paramwise = cfg.optim_wrapper.pop('paramwise_cfg')
+        assert paramwise.pop('activation_lr_mult') * base.optim_wrapper.optimizer.lr == 0.002
+        assert paramwise == dict(activation_constant_lr=True)
+        assert cfg.optim_wrapper.pop('clip_grad') == dict(max_norm=5, norm_type=2)
+        base.optim_wrapper.pop('clip_grad', None)  # MMSegmentation's None
     keys = ('model', 'optim_wrapper', 'train_dataloader', 'train_cfg', 'param_scheduler')
     for key in keys:
         assert without_scope(cfg[key]) == without_scope(base[key]), key

@@ -1,8 +1,10 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every ImageNet config builds at full size and is its paper's; what it learns, a detector loads."""
+"""Every ImageNet config builds at full size and is its paper's; detectors load what it learns."""
 
 import argparse
+import copy
+import functools
 import re
 from pathlib import Path
 
@@ -14,7 +16,7 @@ pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import get_installed_path
 from test_configs import _LinspaceOnCPU, without_scope
 
@@ -57,7 +59,18 @@ PARAMETERS = {
 }
 
 
-def read(path: Path, options: dict | None = None) -> Config:
+@functools.cache
+def _read(path: Path) -> Config:
+    return read(path, {})
+
+
+def cached(name: str) -> Config:
+    """A config of the folder, to be changed at will."""
+    init_default_scope('mmpretrain')  # which a test forgets at its end
+    return copy.deepcopy(_read(CONFIGS[name]))
+
+
+def read(path: Path, options: dict) -> Config:
     return load_config(
         argparse.Namespace(
             config=str(path), work_dir='', cfg_options=options, launcher='none', local_rank=0
@@ -75,18 +88,20 @@ def network_of(name: str) -> str:
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_builds_at_full_size(name):
-    cfg = read(CONFIGS[name])
+    cfg = cached(name)
     converted = cfg.model.type == 'mmact.Converted'
     if converted:
         cfg.model.example = (1, 3, 64, 64)
     # Conversion looks at numbers, which there are none of on meta.
+    kind, network = kind_of(name), network_of(name)
     with torch.device('cpu' if converted else 'meta'):
         with _LinspaceOnCPU():
-            model = MODELS.build(cfg.model).eval()
-        scores = model(torch.zeros(1, 3, 64, 64), mode='tensor')
-    assert scores.shape == (1, 1000)
+            model = MODELS.build(cfg.model)
+        # DiTAC takes many steps on meta; that ResNets and ConvNeXts run is tested elsewhere.
+        if kind is not DiTAC and (kind or '-x100-' in name or network.startswith('mobilenet-v3')):
+            scores = model.eval()(torch.zeros(1, 3, 64, 64), mode='tensor')
+            assert scores.shape == (1, 1000)
     assert not unresolved(model)
-    kind, network = kind_of(name), network_of(name)
     if kind is None:
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         if name in PARAMETERS:
@@ -98,9 +113,9 @@ def test_builds_at_full_size(name):
 
 @pytest.mark.parametrize('name', sorted(set(CONFIGS) - set(BASELINES)))
 def test_only_the_activation_differs_from_its_baseline(name):
-    cfg, kind = read(CONFIGS[name]), kind_of(name)
+    cfg, kind = cached(name), kind_of(name)
     twin = re.sub('-(pwlu|dyrelub|pau|ditac)_', '-relu_', name)
-    base = read(CONFIGS[twin if twin in CONFIGS else twin.replace('-relu_', '_')])
+    base = cached(twin if twin in CONFIGS else twin.replace('-relu_', '_'))
     assert (base.get('custom_hooks') or []) == [
         hook for hook in cfg.get('custom_hooks') or [] if hook.type != 'PWLURealignHook'
     ]
@@ -122,7 +137,7 @@ def test_recipe_of_pwlu():
     names = [name for name in BASELINES if '16xb64' in name]
     assert len(names) == 5
     for name in names:
-        cfg = read(CONFIGS[name])
+        cfg = cached(name)
         family = next(f for f in epochs if name.startswith(f))
         assert cfg.train_cfg.max_epochs == epochs[family]
         assert f'-{epochs[family]}e_' in name
@@ -142,7 +157,7 @@ def test_recipe_of_dynamic_relu():
     names = [name for name in BASELINES if '8xb32-300e' in name or '-90e_' in name]
     assert len(names) == 10
     for name in names:
-        cfg = read(CONFIGS[name])
+        cfg = cached(name)
         optimizer, head = cfg.optim_wrapper.optimizer, cfg.model.head
         assert (optimizer.type, optimizer.momentum) == ('SGD', 0.9)
         assert 8 * cfg.train_dataloader.batch_size == 256
@@ -168,7 +183,7 @@ def test_recipe_of_dynamic_relu():
 
 def test_recipe_of_pau():
     """Appendix A.4.1: PyTorch's, and the same for PAU and all other layers."""
-    cfg = read(CONFIGS['mobilenet-v2-pau_8xb32-100e_in1k'])
+    cfg = cached('mobilenet-v2-pau_8xb32-100e_in1k')
     optimizer = cfg.optim_wrapper.optimizer
     assert (optimizer.lr, optimizer.weight_decay) == (0.1, 1e-4)
     assert cfg.param_scheduler.milestones == [30, 60, 90]
@@ -220,6 +235,7 @@ def test_pretrain_then_detect(tmp_path):
             'val_dataloader.dataset.pipeline.2.crop_size': 64,
             'train_cfg.max_epochs': 2,
             'custom_hooks.0.phase1': 1,
+            'param_scheduler': None,
         },
     )
     assert 0 <= runner.message_hub.log_scalars['val/accuracy/top1'].current() <= 100

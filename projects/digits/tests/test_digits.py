@@ -415,3 +415,32 @@ def test_journal_keeps_what_was_written(tmp_path):
     again = Journal(path)
     assert again.get({'b': [0.1, 'x'], 'a': 1}) == {'accuracy': 97.25}
     assert again.get({'b': [0.1, 'x'], 'a': 2}) is None
+
+
+def test_an_ablation_of_pwlu(tmp_path, monkeypatch, capsys):
+    """Every row is trained, kept, found again and printed."""
+    from projects.digits import ablation
+
+    rows = [v for v in ablation.variants() if v['act_cfg'].get('bounds', (-3.0,))[0] == -3.0]
+    assert len(list(ablation.variants())) == 13
+    monkeypatch.setattr(ablation, 'variants', lambda: iter(rows))
+    monkeypatch.setattr(
+        ablation,
+        'PAPER',
+        {k: v for k, v in ablation.PAPER.items() if '10' not in k and '6' not in k},
+    )
+    monkeypatch.setattr(ablation, 'PHASE1', 1)
+    results = tmp_path / 'results.jsonl'
+    arguments = ['--runs', '1', '--samples', '256', '--results', str(results)]
+    ablation.main(arguments)
+    printed = capsys.readouterr().out
+    entries = [json.loads(line) for line in results.read_text().splitlines()]
+    assert len(entries) == len(rows)
+    for entry in entries:
+        assert entry['result']['finite']
+        overlap = entry['result']['overlap']
+        assert overlap is None if entry['key']['act_cfg']['type'] == 'ReLU' else 0 <= overlap <= 1
+    ablation.main(arguments)
+    again = capsys.readouterr().out
+    assert len(results.read_text().splitlines()) == len(rows)
+    assert printed[printed.index('Accuracy (%)') :] == again[again.index('Accuracy (%)') :]

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 TOOL = 'tools/dataset_converters/make_mini.py'
 SMALL = {'num_train': 2, 'num_val': 1, 'size': (32, 40), 'quiet': True}
 SMALL_LGG = {'num_patients': 1, 'num_slices': 3, 'size': (32, 40), 'quiet': True}
-PICTURES = ('.jpg', '.png', '.tif')
+PICTURES = ('.jpg', '.png', '.tif', '.JPEG')
 LABELS = ('annotations', 'gtFine', '_mask')
 
 
@@ -145,7 +145,7 @@ def test_tool_writes_and_reports(tmp_path):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (('imagenet', 'x'), "invalid choice: 'imagenet'"),
+        (('pascal', 'x'), "invalid choice: 'pascal'"),
         (('coco',), 'required: root'),
         (
             ('coco', 'x', '--num-train', '0'),
