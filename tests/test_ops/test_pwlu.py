@@ -402,7 +402,7 @@ def test_conversions_of_parameters(dtype, device):
     x = one.float()[None]  # on B_R, where the function is Y_N
     assert torch.equal(ops.pwlu(x, *parameters), values.float()[None])
     # One beyond B_R the gradient of K_R is that of y.
-    grad = numbers_to_round()
+    grad = numbers_to_round()[::7]
     grad = grad[grad.isfinite()].to(device)
     zero = torch.zeros_like(grad)
     parameters = [
