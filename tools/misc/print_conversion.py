@@ -32,7 +32,8 @@ goes on. Columns:
   neck) as a share of the largest, after conversion of all sites to PWLU, of ReLU to PAU or DY-
   ReLU-B, of GELU to DiTAC; "-" is not done or not applicable. PWLU is a table of smooth functions,
   and PAU a fit of ReLU: their errors add up over the layers (`max_error` refuses them), the others
-  are exact but for rounding;
+  are exact but for rounding. Most figures of PAU and some of PWLU for smooth functions are from
+  before the starts were changed (see the changelog);
 - step: "yes" if after one training step everything is finite, and every parameter of a new
   activation, and every one that had a gradient before the conversion, got a gradient.
 """
