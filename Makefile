@@ -15,7 +15,7 @@ DEMO_DATA := data/mini_coco
 DEMO_SEG_DATA := data/mini_cityscapes
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help setup test soak test-stack wheels cuda-emulated cuda-report demo demo-pose demo-seg demo-convert clean-demo lint format bench gpu clean
+.PHONY: help setup test soak test-slurm test-stack wheels cuda-emulated cuda-report demo demo-pose demo-seg demo-convert clean-demo lint format bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -90,8 +90,12 @@ demo-convert: setup $(DEMO_DATA) ## train a ReLU detector, convert it to PWLU: t
 clean-demo: ## forget the demos' training
 	@rm -rf $(DEMO_DIR)*
 
-soak: setup ## kill the demo's training 20 times, resume it, compare the bits (about 8 minutes)
+soak: setup ## kill the demo's training 20 times, resume it, compare the bits; 10,000 odd calls (about 12 minutes)
 	@OMP_NUM_THREADS=1 $(PY) tests/soak.py
+	@OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/odd_calls.py
+
+test-slurm: setup ## train through a Slurm of its own on this machine, cancel and resume (root; apt-get install slurm-wlm munge)
+	@tests/slurm/run.sh $(PY)
 
 lint: $(STAMP)-dev ## check formatting and style (what the hook and CI check)
 	@PATH="$(VENV)/bin:$$PATH" tools/lint.sh --check
