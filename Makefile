@@ -15,7 +15,7 @@ DEMO_DATA := data/mini_coco
 DEMO_SEG_DATA := data/mini_cityscapes
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help setup test soak test-slurm test-stack wheels cuda-emulated cuda-report demo demo-pose demo-seg demo-convert clean-demo lint format bench gpu clean
+.PHONY: help setup test soak asan test-slurm test-stack wheels cuda-emulated cuda-report demo demo-pose demo-seg demo-convert clean-demo lint format bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -93,6 +93,9 @@ clean-demo: ## forget the demos' training
 soak: setup ## kill the demo's training 20 times, resume it, compare the bits; 10,000 odd calls (about 12 minutes)
 	@OMP_NUM_THREADS=1 $(PY) tests/soak.py
 	@OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/odd_calls.py
+
+asan: setup ## run the tests of the ops on CPU kernels under AddressSanitizer and UBSan, on each instruction set
+	@$(PY) tests/sanitized.py
 
 test-slurm: setup ## train through a Slurm of its own on this machine, cancel and resume (root; apt-get install slurm-wlm munge)
 	@tests/slurm/run.sh $(PY)
