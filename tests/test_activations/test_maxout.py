@@ -84,7 +84,7 @@ def test_in_conv_module():
 
 @pytest.mark.parametrize('k', [0, 1, -2, 2.0, '2', None, True])
 def test_k_is_checked(k):
-    with pytest.raises(ValueError, match='Maxout: k must be an integer from 2 on'):
+    with pytest.raises(ValueError, match='Maxout: k must be an integer >= 2'):
         Maxout(k=k)
 
 
