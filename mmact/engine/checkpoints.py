@@ -16,6 +16,8 @@ from mmengine.dist import get_dist_info
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 
+from mmact.ops._compat import VERSION
+
 
 def _method(owner: Any, name: str) -> Any:
     """In the place of getattr, by which methods are pickled: of HistoryBuffer alone."""
@@ -95,6 +97,6 @@ def load_weights_only() -> None:
 
     Torch before 2.6 cannot be told what stands for getattr; there MMEngine loads as it does.
     """
-    if tuple(int(part) for part in torch.__version__.split('.')[:2]) >= (2, 6):
+    if VERSION >= (2, 6):
         CheckpointLoader.register_scheme('', _load_local, force=True)
         CheckpointLoader.register_scheme(('http://', 'https://'), _load_url, force=True)

@@ -14,7 +14,10 @@ from typing import Any
 
 import torch
 
-if tuple(int(part) for part in torch.__version__.split('.')[:2]) < (2, 1):
+#: PyTorch's version, (major, minor).
+VERSION = tuple(int(part) for part in torch.__version__.split('.')[:2])
+
+if VERSION < (2, 1):
     raise ImportError(f'mmact needs torch 2.1 or later, found {torch.__version__}')
 
 #: What every op's definition says besides its schema. The tag, and the argument that it goes to,

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,15 +57,15 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     """Reads a checkpoint of MMEngine, or a plain state dict.
 
     Args:
-        path: File. It may hold any Python object: read only what you trust.
+        path: File, which is read without running code that it may hold.
 
     Returns:
         The state dict, and what the checkpoint says of itself (``meta``; empty for a state dict).
     """
-    # Mapped, only what is looked at is read; files of old versions of torch cannot be.
-    checkpoint = torch.load(
-        path, map_location='cpu', weights_only=False, mmap=zipfile.is_zipfile(path) or None
-    )
+    # Here, as the engine's hooks draw what this module reads.
+    from mmact.engine.checkpoints import load_checkpoint_file
+
+    checkpoint = load_checkpoint_file(str(path), 'cpu')
     state_dict = checkpoint.get('state_dict', checkpoint)
     return dict(state_dict), dict(checkpoint.get('meta', {}))
 

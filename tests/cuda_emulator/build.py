@@ -9,6 +9,7 @@ where a source or a header has changed.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -60,11 +61,18 @@ def build(sanitize: bool = False) -> Path:
     if library.exists():
         return library
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may ask: one builds, the others wait
+        if not library.exists():
+            _compile_all(sources, folder, library, sanitize)
+    return library
+
+
+def _compile_all(sources: list[Path], folder: Path, library: Path, sanitize: bool) -> None:
     objects = [folder / f'{source.name}.o' for source in sources]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(compile_one, sources, objects, [sanitize] * len(sources)))
     link([str(path) for path in objects], library, sanitize)
-    return library
 
 
 if __name__ == '__main__':

@@ -204,10 +204,10 @@ def test_builds_from_a_pose_config():
         (dict(in_channels=(24, 24)), r'in_channels must be the number .* got \(24, 24\)'),
         (
             dict(blocks=[(2, 5, 1)]),
-            r'blocks must be a sequence of \(up-sampling factor, .* got \(2, 5, 1\)',
+            r'each of blocks must be \(up-sampling factor, .* got \(2, 5, 1\)',
         ),
-        (dict(blocks=[(2, 5, 1.5, 8)]), 'blocks must be .* positive integers'),
-        (dict(blocks=[(2, 4, 1, 8)]), r'blocks must be of odd kernel sizes, .* got \(2, 4, 1, 8\)'),
+        (dict(blocks=[(2, 5, 1.5, 8)]), 'each of blocks must be .* positive integers'),
+        (dict(blocks=[(2, 4, 1, 8)]), r'the kernel size, .* must be odd, got \(2, 4, 1, 8\)'),
         (
             dict(act_cfg=dict(type='DyReLUC'), act_positions=('stem',)),
             r"act_positions must be a sequence of some of \('A1', 'A2', 'A3'\), got",

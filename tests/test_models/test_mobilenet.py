@@ -256,7 +256,7 @@ def test_other_normalisation(make):
             dict(out_indices=(8, 17)),
             r'out_indices must be .* from 0 to \d+, got \(8, 17\)',
         ),
-        (dict(out_indices=7), 'out_indices must be a sequence of integers from 0 to .*, got 7'),
+        (dict(out_indices=7), 'out_indices must be integers from 0 to .*, got 7'),
         (dict(out_indices=(-1,)), 'out_indices must be'),
         (dict(frozen_stages=17), 'frozen_stages must be an integer from -1 .* got 17'),
         (dict(act_cfg='ReLU'), "act_cfg must be a dict with a type, .* got 'ReLU'"),

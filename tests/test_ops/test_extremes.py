@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mmact import ops
 from mmact.ops import reference
@@ -174,8 +175,24 @@ def exact_cpab(v, breakpoints, table, channel_dim, factor, negative_slope):
     return line(scale * (1 + gain), scale * shift, v)
 
 
+def exact_acon(v, p1, p2, beta, *_):
+    first, second, switch = (fractions(t)[0] for t in (p1, p2, beta))
+    open_gate = switch * (first - second) * (1 if v > 0 else -1) > 0
+    return line(first if open_gate else second, Fraction(0), v)
+
+
+def exact_xielu(v, raw_p, raw_n, beta, *_):
+    alpha_p, excess = (Fraction(F.softplus(t.double()).item()) for t in (raw_p, raw_n))
+    beta = Fraction(beta)
+    if v < 0:
+        return line(-excess, -(beta + excess), v)
+    if math.isinf(v):
+        return INF, INF
+    return alpha_p * Fraction(v) ** 2 + beta * Fraction(v), 2 * alpha_p * Fraction(v) + beta
+
+
 EXACT = {'pwlu': exact_pwlu, 'piecewise_linear': exact_piecewise_linear, 'pau': exact_pau}
-EXACT['cpab'] = exact_cpab
+EXACT |= {'cpab': exact_cpab, 'acon': exact_acon, 'xielu': exact_xielu}
 # Noise has no formula that is shorter than the reference.
 WITH_EXACT = [n for n, c in CASES.items() if c.raw is not None and 'noise' not in n and n[0] != 'r']
 

@@ -122,6 +122,6 @@ def test_a_full_disk(run, small, tmp_path):
     assert 'the checkpoint of iteration 4 is not written' in line
     assert f'{first} is whole, --resume goes on from it' in line
     assert first.read_bytes() == before
-    assert {p.name for p in work_dir.glob('*.pth*')} == {first.name}
+    assert {p.name for p in work_dir.glob('iter_*.pth*')} == {first.name}
     assert torch.load(first, weights_only=False)['meta']['iter'] == 2
     assert not [p for p in os.listdir(work_dir) if p.endswith('.part')]
