@@ -40,7 +40,7 @@ _FIRST = {
 _LAST = {F.linear, F.layer_norm, torch.addmm, Tensor.addmm}
 _LOST = {
     *(torch.bmm, Tensor.bmm, torch.baddbmm, torch.einsum, F.scaled_dot_product_attention),
-    *(Tensor.t, torch.t, *(vars(torch._C.TensorBase)[name].__get__ for name in ('T', 'mT', 'H'))),
+    *(Tensor.t, torch.t, *(getattr(Tensor, name).__get__ for name in ('T', 'mT', 'H'))),
 }
 _MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.mm, Tensor.mm}
 _PERMUTE = {torch.permute, Tensor.permute}
