@@ -186,7 +186,7 @@ class MetaAconC(AconC):
         # To the op every channel of every sample is a channel. Formats that do not have samples and
         # channels side by side are copied.
         rows = x.movedim(dim, 1)
-        p1, p2 = (p.repeat(x.size(0)) for p in (self.p1, self.p2))
+        p1, p2 = self.p1.repeat(x.size(0)), self.p2.repeat(x.size(0))
         # Without samples there are no channels, which the reference alone allows.
         function = acon if x.size(0) > 0 else reference.acon
         y = function(rows.flatten(0, 1), p1, p2, self.switch(x, dim).flatten(), 0)
