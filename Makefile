@@ -90,7 +90,7 @@ demo-convert: setup $(DEMO_DATA) ## train a ReLU detector, convert it to PWLU: t
 clean-demo: ## forget the demos' training
 	@rm -rf $(DEMO_DIR)*
 
-soak: setup ## kill the demo's training 20 times, resume it, compare the bits; 10,000 odd calls (about 12 minutes)
+soak: setup ## kill the demo's training 20 times, resume it, compare the bits; 10,000 odd calls
 	@OMP_NUM_THREADS=1 $(PY) tests/soak.py
 	@OMP_NUM_THREADS=1 PYTHONPATH=. $(PY) tests/odd_calls.py
 

@@ -41,8 +41,8 @@ from mmengine.runner import Runner
 
 from .activations import ChannelActivation, unresolved
 from .activations.base import ChannelsError
+from .checkpoints import CheckpointError, load_weights_only
 from .data_checks import annotation_trouble, class_trouble, work_dir_trouble
-from .engine.checkpoints import CheckpointError, load_weights_only
 from .engine.hooks._unwrapped import unwrapped
 from .registry import INSTALL
 

@@ -1,7 +1,7 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// ACON-C of Ma et al., CVPR 2021 (Eq. 5): y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x.
+// ACON-C of Ma et al., CVPR 2021: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x.
 #pragma once
 
 #include <limits>

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``mmact::acon``: ACON-C of Ma et al., CVPR 2021.
 
-Paper: Activate or Not: Learning Customized Activation, Eq. 5.
+Paper: Activate or Not: Learning Customized Activation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ define_elementwise(
 
 
 def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1) -> Tensor:
-    """ACON-C: ``(p1 - p2) x * sigmoid(beta (p1 - p2) x) + p2 x``, Eq. 5.
+    """ACON-C: ``(p1 - p2) x * sigmoid(beta (p1 - p2) x) + p2 x``.
 
     Args:
         x: Input of any shape, float16, bfloat16, float32 or float64.

@@ -538,7 +538,7 @@ def dyrelu_squeeze_bwd(
 
 
 def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1) -> Tensor:
-    """ACON-C, Eq. 5 of Ma et al., 2021. See :func:`mmact.ops.acon`."""
+    """ACON-C of Ma et al., 2021. See :func:`mmact.ops.acon`."""
     value = x.to(opmath_dtype(x.dtype))
     p1, p2, beta = (_per_group(p.to(value.dtype), x, channel_dim) for p in (p1, p2, beta))
     difference = p1 - p2

@@ -62,8 +62,8 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
     Returns:
         The state dict, and what the checkpoint says of itself (``meta``; empty for a state dict).
     """
-    # Here, as the engine's hooks draw what this module reads.
-    from mmact.engine.checkpoints import load_checkpoint_file
+    # Here, as drawing needs no MMEngine, and reading its checkpoints does.
+    from mmact.checkpoints import load_checkpoint_file
 
     checkpoint = load_checkpoint_file(str(path), 'cpu')
     state_dict = checkpoint.get('state_dict', checkpoint)

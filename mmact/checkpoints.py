@@ -49,6 +49,8 @@ def _safe_globals() -> AbstractContextManager:
 def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
     """Loads a checkpoint whose pickle may name nothing but what :data:`SAFE` has.
 
+    Torch before 2.6 cannot be told what stands for getattr; there it is loaded as MMEngine does.
+
     Args:
         path: A file.
         map_location: As of :func:`torch.load`.
@@ -57,6 +59,8 @@ def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
         CheckpointError: If it holds other objects, or is no whole checkpoint.
         OSError: If it cannot be read.
     """
+    if VERSION < (2, 6):
+        return CheckpointLoader.load_checkpoint(path, map_location=map_location)
     try:
         with _safe_globals():
             return torch.load(path, map_location=map_location, weights_only=True)
@@ -93,10 +97,7 @@ def _load_url(path: str, map_location: Any) -> Any:
 
 
 def load_weights_only() -> None:
-    """Makes MMEngine load all checkpoints so, in this process.
-
-    Torch before 2.6 cannot be told what stands for getattr; there MMEngine loads as it does.
-    """
+    """Makes MMEngine load all checkpoints as :func:`load_checkpoint_file` does, in this process."""
     if VERSION >= (2, 6):
         CheckpointLoader.register_scheme('', _load_local, force=True)
         CheckpointLoader.register_scheme(('http://', 'https://'), _load_url, force=True)

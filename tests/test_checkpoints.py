@@ -18,9 +18,9 @@ from mmengine.logging import MessageHub
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmact.engine.checkpoints import CheckpointError, load_checkpoint_file, load_weights_only
+from mmact.checkpoints import CheckpointError, load_checkpoint_file, load_weights_only
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Trap:
