@@ -120,3 +120,9 @@ def test_the_notebook_runs(clone):
     for cell in json.loads((DOCS / 'tutorial.ipynb').read_text(encoding='utf-8'))['cells']:
         if cell['cell_type'] == 'code':
             exec(compile(''.join(cell['source']), 'tutorial.ipynb', 'exec'), names)
+
+
+def test_the_tables_of_choosing_are_up_to_date(monkeypatch):
+    pytest.importorskip('mmengine')
+    monkeypatch.syspath_prepend(ROOT / 'tools/misc')
+    run(f'python {ROOT}/tools/misc/print_choosing.py --check', monkeypatch)
