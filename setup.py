@@ -205,7 +205,8 @@ def build_kernels(base: type) -> type:
 
 REASON = ''
 options = {'cmdclass': {'build_py': BuildPython}}
-missing = missing_for_kernels()
+# A pure package is made without looking for torch, which takes seconds to import.
+missing = [] if os.environ.get('MMACT_KERNELS') == '0' else missing_for_kernels()
 if switch('MMACT_KERNELS', missing):
     options['ext_modules'] = [extension()]
     # After extension(), which says where CUDA is before torch guesses.

@@ -304,7 +304,12 @@ void access(const void* address, size_t bytes, bool store) {
 
 }  // namespace emulator
 
-// For tests, by ctypes. Fills in launches, blocks, barriers, shuffles, bytes read, bytes written,
+// For tests, by ctypes: orders of blocks and threads from here on.
+extern "C" __attribute__((visibility("default"))) void emulator_seed(int seed) {
+  emulator::random_numbers().seed(seed);
+}
+
+// The same. Fills in launches, blocks, barriers, shuffles, bytes read, bytes written,
 // sectors and the fewest sectors that could hold as many bytes; starts anew, counting accesses or not.
 extern "C" __attribute__((visibility("default"))) void emulator_counts(int64_t* to,
                                                                       bool count_accesses) {

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import build
@@ -64,7 +65,7 @@ MUTANTS = [
     (PWLU, 'k < last, k, last', 'k < last, k, last - S::set(1)', WITH['Pwlu']),
     (PWLU, 'x >= upper, last', 'x > upper, last', WITH['Pwlu']),
     (PWLU, 'x < lower, S::set(-1)', 'x <= lower, S::set(-1)', WITH['Pwlu']),
-    (PWLU, 'k > last, upper, inner', 'k > last, inner, inner', WITH['Pwlu']),
+    (PWLU, 'k > last, upper, inner', 'k > last, lower, inner', WITH['Pwlu']),
     (PWLU, 'inference ? x : x - left_edge(k)', 'x - left_edge(k)', WITH['Pwlu']),
     (PWLU, 'gy * (x - left_edge(k))', 'gy * x', WITH['Pwlu']),
     (PWLU, 'share + (k - n) * s0(k)', 'share + k * s0(k)', OF['Pwlu']),
@@ -147,7 +148,7 @@ def killer(library: Path, tests: str) -> str:
     return ''
 
 
-def build_mutant(number: int, original: Path, folder: Path) -> Path:
+def build_mutant(number: int, original: Path, folder: Path, prelude: Path) -> Path:
     """Returns the library of a mutant, built in a folder."""
     name, old, new, part = MUTANTS[number]
     csrc = folder / 'csrc'
@@ -157,7 +158,7 @@ def build_mutant(number: int, original: Path, folder: Path) -> Path:
         sys.exit(f'mutant {number} has nothing to change in {name}: {old!r}')
     (csrc / name).write_text(text.replace(old, new, 1))
     (folder / 'mutant.cpp').write_text(source_of(part, csrc))
-    build.compile_one(folder / 'mutant.cpp', folder / 'mutant.o')
+    build.compile_one(folder / 'mutant.cpp', folder / 'mutant.o', prelude)
     # A whole source takes the place of the original's; templates are merged.
     replaced = f'{Path(part).name}.o' if isinstance(part, str) else ''
     rest = [str(o) for o in sorted(original.parent.glob('*.o')) if o.name != replaced]
@@ -169,21 +170,28 @@ def main() -> None:
     """Prints which mutants die, and of which tests."""
     original = build.build()
     chosen = [int(n) for n in sys.argv[1:]] or range(len(MUTANTS))
+    with tempfile.TemporaryDirectory() as folder:
+        alive = run(chosen, original, build.precompile(Path(folder)))
+    print(f'{len(chosen) - len(alive)} of {len(chosen)} mutants died; alive: {alive}')
+    sys.exit(bool(alive))
+
+
+def run(chosen: Sequence[int], original: Path, prelude: Path) -> list[int]:
+    """Prints what becomes of mutants; returns the numbers of those that live."""
     alive = []
     for number in chosen:
         started = time.monotonic()
         name, old, new, part = MUTANTS[number]
         tests = ' or '.join(TESTS[p] for p in ([part] if isinstance(part, str) else part[1:]))
         with tempfile.TemporaryDirectory() as folder:
-            test = killer(build_mutant(number, original, Path(folder)), tests)
+            test = killer(build_mutant(number, original, Path(folder), prelude), tests)
         print(
             f'{number:2} {test or "ALIVE"}  {name}: {old!r} -> {new!r} '
             f'({time.monotonic() - started:.0f} s)',
             flush=True,
         )
         alive += [] if test else [number]
-    print(f'{len(chosen) - len(alive)} of {len(chosen)} mutants died; alive: {alive}')
-    sys.exit(bool(alive))
+    return alive
 
 
 if __name__ == '__main__':

@@ -59,19 +59,25 @@ def measure(function, shape, layout, dtype):
     return *moved, sum(c['fewest'] for c in both) / sum(c['sectors'] for c in both)
 
 
+def rows():
+    """(what, tensors that forward moves, that backward moves, share of sectors) of everything."""
+    for shape in SHAPES:
+        for name, function in functions(*shape[1:3]):
+            for layout in ('nchw', 'channels_last'):
+                for dtype in (torch.float32, torch.float16, torch.bfloat16):
+                    what = (name, f'{shape[2]}x{shape[3]}', layout, str(dtype)[len('torch.') :])
+                    yield what, *measure(function, shape, layout, dtype)
+
+
 def main() -> None:
     torch.ops.load_library(LIBRARY)
     markdown = '--markdown' in sys.argv
     if markdown:
         print('| op | plane | layout | dtype | forward | backward | coalesced |')
         print('|---|---|---|---|---|---|---|')
-    for shape in SHAPES:
-        for name, function in functions(*shape[1:3]):
-            for layout in ('nchw', 'channels_last'):
-                for dtype in (torch.float32, torch.float16, torch.bfloat16):
-                    row = [name, f'{shape[2]}x{shape[3]}', layout, str(dtype)[len('torch.') :]]
-                    row += [f'{v:.3f}' for v in measure(function, shape, layout, dtype)]
-                    print('| ' + ' | '.join(row) + ' |' if markdown else ' '.join(row))
+    for what, *numbers in rows():
+        row = [*what, *(f'{v:.3f}' for v in numbers)]
+        print('| ' + ' | '.join(row) + ' |' if markdown else ' '.join(row))
 
 
 if __name__ == '__main__':

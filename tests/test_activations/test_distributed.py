@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from processes import CONTEXT
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -78,10 +79,11 @@ def results(tmp_path_factory):
     if not hasattr(torch.distributed.fsdp, 'fully_shard'):
         pytest.skip('fully_shard came with torch 2.6')
     folder = tmp_path_factory.mktemp('distributed')
-    mp.spawn(worker, (folder,), RANKS)
+    mp.start_processes(worker, (folder,), RANKS, start_method=CONTEXT.get_start_method())
     return json.loads((folder / 'results.json').read_text())
 
 
+@pytest.mark.xdist_group('distributed')  # they share the processes
 @pytest.mark.parametrize('name', OWN)
 def test_two_processes_learn_as_one(name, results):
     """Ranks are equal to the bit; both ways of sharing the work end where one process does."""

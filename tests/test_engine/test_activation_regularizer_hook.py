@@ -1,13 +1,8 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The smoothness of DiTAC as a loss: value, gradients, and what trainings do with them.
-
-Run as a script, it is one process of a distributed training.
-"""
+"""The smoothness of DiTAC as a loss: value, gradients, and what trainings do with them."""
 
 import os
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -15,6 +10,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from processes import Started, finish
 from torch import nn
 from toy_training import SGD, ToyModel, build_runner
 
@@ -211,25 +207,15 @@ def test_model_whose_losses_cannot_be_reached_is_refused(tmp_path):
 
 def test_two_processes_one_layer_unused(tmp_path):
     """Each rank adds the same, and DDP's average is once that, also for a layer without input."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path)],
-            env={
-                **os.environ,
-                'PYTHONPATH': os.pathsep.join(sys.path),
-                'RANK': str(rank),
-                'LOCAL_RANK': str(rank),
-                'WORLD_SIZE': '2',
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+    finish(
+        *(
+            Started(
+                tmp_path / f'output{rank}', distributed_main, tmp_path,
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
+            )
+            for rank in range(2)
         )
-        for rank in range(2)
-    ]
-    outputs = [p.communicate(timeout=120)[0] for p in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
+    )  # fmt: skip
     ranks = [torch.load(tmp_path / f'rank{r}.pt', weights_only=False) for r in range(2)]
     assert not torch.equal(ranks[0]['batch']['inputs'][0], ranks[1]['batch']['inputs'][0])
     assert ranks[0]['log']['loss_smoothness'] == pytest.approx(ranks[0]['value'], rel=1e-6)
@@ -271,7 +257,3 @@ def distributed_main(work_dir: Path) -> None:
         ),
         work_dir / f'rank{rank}.pt',
     )
-
-
-if __name__ == '__main__':
-    distributed_main(Path(sys.argv[1]))

@@ -2,17 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainings that are stopped, killed or distributed learn exactly what an unbroken one learns."""
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from toy_training import ADAMW, SGD, Watch, build_runner
-
-SCRIPT = Path(__file__).with_name('toy_training.py')
+from processes import Started, finish
+from toy_training import ADAMW, SGD, Watch, build_runner, main
 
 
 def assert_same(a, b, where: str = '') -> None:
@@ -95,29 +91,11 @@ def test_last_checkpoint_of_phase_1_still_collects(unbroken):
     assert int(state['fc.1.num_batches_tracked']) == 6
 
 
-def start(*args: object, **environment: str) -> subprocess.Popen:
-    """Starts the toy training as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, args)],
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(*processes: subprocess.Popen) -> None:
-    outputs = [p.communicate(timeout=120)[0] for p in processes]
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
-
-
 # Iteration 4 is the second of epoch 2 in phase I, iteration 10 the second of epoch 4 in phase II.
 @pytest.mark.parametrize('kill_at', [4, 10], ids=['phase-1', 'phase-2'])
 def test_killed_training_resumes_bit_identically(tmp_path, unbroken, kill_at):
-    killed = start(tmp_path, '--kill-at', kill_at)
-    output = killed.communicate(timeout=120)[0]
-    assert killed.returncode == -signal.SIGKILL, output
+    killed = Started(tmp_path / 'output', main, tmp_path, '--kill-at', kill_at)
+    assert killed.wait() == -signal.SIGKILL, killed.log.read_text()
     assert not (tmp_path / 'epoch_4.pth').exists()
     watch = Watch()
     resumable(tmp_path, 'epoch', SGD, watch, resume=True).train()
@@ -131,8 +109,8 @@ def train_on_two_ranks(work_dir: Path, *args: object) -> list[dict]:
     rendezvous = work_dir / f'rendezvous{len(args)}'
     finish(
         *(
-            start(
-                work_dir, '--distributed', rendezvous, *args,
+            Started(
+                work_dir / f'output{rank}', main, work_dir, '--distributed', rendezvous, *args,
                 RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
             )
             for rank in range(2)

@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny model with PWLU, trained by a real MMEngine Runner within a second or so.
 
-Imported by the tests, and run as a script where a test needs processes: to be killed, or of one
-distributed training.
+``main`` is for tests that need processes: to be killed, or of one distributed training.
 """
 
 import argparse
@@ -256,7 +255,8 @@ def build_runner(
     )
 
 
-def main() -> None:
+def main(*words: object) -> None:
+    """Trains as the words of a command line say."""
     parser = argparse.ArgumentParser()
     parser.add_argument('work_dir', type=Path)
     parser.add_argument('--loop', default='epoch')
@@ -266,7 +266,7 @@ def main() -> None:
     parser.add_argument('--resume', action='store_true')
     parser.add_argument('--draw', action='store_true')
     parser.add_argument('--distributed', metavar='RENDEZVOUS_FILE')
-    args = parser.parse_args()
+    args = parser.parse_args([str(word) for word in words])
 
     kwargs = {}
     if args.distributed:
@@ -311,7 +311,3 @@ def main() -> None:
             ),
             args.work_dir / f'rank{rank}.pt',
         )
-
-
-if __name__ == '__main__':
-    main()
