@@ -15,7 +15,7 @@ DEMO_DATA := data/mini_coco
 DEMO_SEG_DATA := data/mini_cityscapes
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help setup test soak asan test-slurm test-stack wheels cuda-emulated cuda-report demo demo-pose demo-seg demo-convert clean-demo lint format bench gpu clean
+.PHONY: help setup test soak asan test-slurm test-stack wheels cuda-emulated cuda-report demo demo-pose demo-seg demo-convert clean-demo lint format docs bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -106,6 +106,16 @@ lint: $(STAMP)-dev ## check formatting and style (what the hook and CI check)
 format: $(STAMP)-dev ## format everything
 	@PATH="$(VENV)/bin:$$PATH" tools/lint.sh
 
+# A virtual environment of its own, for the site needs neither torch nor mmact.
+DOCS := .venv-docs
+$(DOCS)/.stamp: requirements/docs.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/python -m pip --disable-pip-version-check -q install -r $<
+	@touch $@
+
+docs: $(DOCS)/.stamp ## build the site in site/: open site/index.html (half a minute, once; then seconds)
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build -q
+
 bench: setup ## measure the activations on this machine
 	@$(PY) tools/benchmark.py
 
@@ -123,6 +133,6 @@ gpu: ## build the CUDA kernels in place, test, measure: log and JSON into OUT (s
 	@tools/gpu.sh $(or $(OUT),work_dirs/gpu)
 
 clean: ## remove what was built, trained and generated, but not .venv
-	@rm -rf build dist *.egg-info data/mini_* work_dirs/demo* mmact/*.so mmact/.mim
+	@rm -rf build dist site *.egg-info data/mini_* work_dirs/demo* mmact/*.so mmact/.mim
 	@rm -f $(STAMP)-mmact
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
