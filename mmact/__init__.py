@@ -10,7 +10,7 @@ import importlib.util
 
 from . import activations, ops
 from .activations import list_activations
-from .conversion import convert
+from .conversion import convert, fuse
 from .interop import register_with_transformers
 from .version import __version__
 
@@ -23,6 +23,7 @@ __all__ = [
     '__version__',
     'activations',
     'convert',
+    'fuse',
     'list_activations',
     'ops',
     'register_with_transformers',

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "math.h"
+#include "norm.h"
 #include "twice.h"
 
 namespace mmact {
@@ -122,6 +123,21 @@ struct ChannelTile {
                    });
     });
   }
+  // z of x and the residual (or null), which lie in L1 as z will, or in memory in place.
+  MMACT_HD void normalise(const T* x, const T* residual, int64_t, T* z) const {
+    for_each_run(task, channel, begin, end, [&](int64_t at, int64_t done, int64_t n) MMACT_LAMBDA {
+      normalise_run(*task.norm, at, n, x + done, residual == nullptr ? nullptr : residual + done,
+                    z + done);
+    });
+  }
+  // Adds the gradient of z to the norm's sums; where the norm is constant, turns it into that of x,
+  // after copying it to `copy` if that is not null.
+  MMACT_HD void differentiate_norm(const T* x, T* gz, int64_t, T* copy) const {
+    for_each_run(task, channel, begin, end, [&](int64_t at, int64_t done, int64_t n) MMACT_LAMBDA {
+      if (copy != nullptr) __builtin_memcpy(copy + done, gz + done, n * sizeof(T));
+      differentiate_run(task, at, n, x + done, gz + done, begin / task.chunk);
+    });
+  }
   MMACT_HD InPlace in_place() const {
     constexpr int64_t kWidth = Simd<T>::kWidth;
     const int64_t i = begin % task.inner;
@@ -173,6 +189,36 @@ struct LaneTile {
       }
     });
   }
+  // As in ChannelTile; `step` is from one vector of x, residual, gz and copy to the next.
+  MMACT_HD void normalise(const T* x, const T* residual, int64_t step, T* z) const {
+    const Norm& norm = *task.norm;
+    const auto scale = numbers_of<T>(norm.scale, channel);
+    const auto shift = numbers_of<T>(norm.shift, channel);
+    for (int64_t i = 0, p = 0; i < size(); i += kWidth, p += step) {
+      auto v = Simd<T>::fma(Simd<T>::load(x + p), scale, shift);
+      if (residual != nullptr) v += Simd<T>::load(residual + p);
+      Simd<T>::store(z + i, v);
+    }
+  }
+  MMACT_HD void differentiate_norm(const T* x, T* gz, int64_t step, T* copy) const {
+    using S = Simd<T>;
+    const Norm& norm = *task.norm;
+    const auto scale = numbers_of<T>(norm.scale, channel);
+    const auto center = numbers_of<T>(norm.center, channel);
+    auto sum = S::set(0), product = S::set(0);
+    for (int64_t i = 0, p = 0; i < size(); i += kWidth, p += step) {
+      const auto g = S::load(gz + p);
+      sum += g;
+      product = S::fma(g, S::load(x + p) - center, product);
+      if (copy != nullptr) S::store(copy + p, g);
+      if (norm.constant) S::store(gz + p, g * scale);
+    }
+    double* const to = norm.sums + begin / task.chunk * 2 * norm.stride + channel;
+    for (int lane = 0; lane < kWidth; ++lane) {
+      to[lane] += sum[lane];
+      to[norm.stride + lane] += product[lane];
+    }
+  }
   MMACT_HD InPlace in_place() const {
     if (!task.is_plain() || lanes() < kWidth) return {-1, kWidth};
     return {begin * task.channels + channel, task.channels};
@@ -181,29 +227,58 @@ struct LaneTile {
 
 // Forward ----------------------------------------------------------------------------------------
 
-// Where a tile's x is read and its values are written: in memory, or in the given buffer.
+// Where a tile's x is read and its values are written: in memory, or in the given buffer, which a
+// norm's z is always read from.
 template <class Tile>
 struct ForwardTile {
   using T = typename Tile::T;
   using S = Simd<T>;
   const T* x;
   T* out;
-  int64_t step;  // from one vector to the next
-  bool buffered;
+  int64_t step, out_step;  // from one vector to the next
+  bool buffered;           // whether `out` is the buffer
 
   MMACT_HD ForwardTile(const Task& task, const Tile& tile, T* buffer)
-      : x(buffer), out(buffer), step(S::kWidth), buffered(true) {
+      : x(buffer), out(buffer), step(S::kWidth), out_step(S::kWidth), buffered(true) {
     const InPlace place = tile.in_place();
     if (place.at >= 0) {
-      x = static_cast<const T*>(task.x) + place.at;
       out = static_cast<T*>(task.out) + place.at;
-      step = place.step;
+      out_step = place.step;
       buffered = false;
-      return;
+      if (task.norm == nullptr) {
+        x = static_cast<const T*>(task.x) + place.at;
+        step = place.step;
+        return;
+      }
     }
+    if (task.norm != nullptr) {
+      normalise(task, tile, place, buffer);
+    } else {
+      pad(tile, buffer);
+      tile.read(task.x, buffer);
+    }
+  }
+  // What is left of the last vector of a buffer becomes 0.
+  MMACT_HD static void pad(const Tile& tile, T* buffer) {
     const int64_t last = tile.size() / S::kWidth * S::kWidth;
     if (last < tile.size()) S::store(buffer + last, S::set(0));
-    tile.read(task.x, buffer);
+  }
+  MMACT_COLD static void normalise(const Task& task, const Tile& tile, const InPlace& place, T* z) {
+    const Norm& norm = *task.norm;
+    alignas(64) T rest[kTile];
+    const T* residual = static_cast<const T*>(norm.residual);
+    if (place.at >= 0) {
+      if (residual != nullptr) residual += place.at;
+      tile.normalise(static_cast<const T*>(task.x) + place.at, residual, place.step, z);
+      return;
+    }
+    pad(tile, z);
+    tile.read(task.x, z);
+    if (residual != nullptr) {
+      tile.read(residual, rest);
+      residual = rest;
+    }
+    tile.normalise(z, residual, S::kWidth, z);
   }
 };
 
@@ -214,8 +289,8 @@ MMACT_HD inline void forward_tile(const Task& task, const F& f, const Tile& tile
   using S = Simd<T>;
   alignas(64) T buffer[kTile];
   const ForwardTile<Tile> at(task, tile, buffer);
-  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step)
-    S::store(at.out + p, f(S::load(at.x + p), i));
+  for (int64_t i = 0, p = 0, q = 0; i < tile.size(); i += S::kWidth, p += at.step, q += at.out_step)
+    S::store(at.out + q, f(S::load(at.x + p), i));
   if (at.buffered) tile.write(buffer, task.out);
 }
 
@@ -226,12 +301,12 @@ MMACT_HD inline void forward_tile_twice(const Task& task, const F& f, const Tile
   using S = Simd<T>;
   alignas(64) T buffer[kTile];
   const ForwardTile<Tile> at(task, tile, buffer);
-  for (int64_t i = 0, p = 0; i < tile.size(); i += 2 * S::kWidth, p += 2 * at.step) {
+  for (int64_t i = 0, p = 0, q = 0; i < tile.size();
+       i += 2 * S::kWidth, p += 2 * at.step, q += 2 * at.out_step) {
     const bool both = i + S::kWidth < tile.size();
-    const int64_t next = both ? p + at.step : p;
-    const auto y = f({S::load(at.x + p), S::load(at.x + next)});
-    S::store(at.out + p, y.first);
-    if (both) S::store(at.out + next, y.second);
+    const auto y = f({S::load(at.x + p), S::load(at.x + (both ? p + at.step : p))});
+    S::store(at.out + q, y.first);
+    if (both) S::store(at.out + q + at.out_step, y.second);
   }
   if (at.buffered) tile.write(buffer, task.out);
 }
@@ -282,12 +357,34 @@ struct BackwardTile : ForwardTile<Tile> {
   MMACT_HD BackwardTile(const Task& task, const Tile& tile, T* x_buffer, T* grad_buffer)
       : Base(task, tile, x_buffer), grad(grad_buffer) {
     if (!this->buffered) {
-      grad = static_cast<const T*>(task.grad) + (this->x - static_cast<const T*>(task.x));
+      grad = static_cast<const T*>(task.grad) + (this->out - static_cast<T*>(task.out));
       return;
     }
-    const int64_t last = tile.size() / S::kWidth * S::kWidth;
-    if (last < tile.size()) S::store(grad_buffer + last, S::set(0));
+    Base::pad(tile, grad_buffer);
     tile.read(task.grad, grad_buffer);
+  }
+  // Brings the results to memory; `scratch` is overwritten.
+  MMACT_HD void finish(const Task& task, const Tile& tile, T* scratch) const {
+    if (task.norm != nullptr)
+      differentiate(task, tile, scratch);
+    else if (this->buffered)
+      tile.write(this->out, task.out);
+  }
+
+ private:
+  MMACT_COLD void differentiate(const Task& task, const Tile& tile, T* scratch) const {
+    const Norm& norm = *task.norm;
+    if (!this->buffered) {
+      const int64_t at = this->out - static_cast<T*>(task.out);
+      T* const gz =
+          norm.grad_residual == nullptr ? nullptr : static_cast<T*>(norm.grad_residual) + at;
+      tile.differentiate_norm(static_cast<const T*>(task.x) + at, this->out, this->out_step, gz);
+      return;
+    }
+    if (norm.grad_residual != nullptr) tile.write(this->out, norm.grad_residual);
+    tile.read(task.x, scratch);
+    tile.differentiate_norm(scratch, this->out, S::kWidth, nullptr);
+    tile.write(this->out, task.out);
   }
 };
 
@@ -302,9 +399,9 @@ MMACT_HD inline void backward_sums(const Task& task, const F& f, const Tile& til
   const BackwardTile<Tile> at(task, tile, x_buffer, grad_buffer);
   typename S::V sums[kSums];
   for (int e = 0; e < count; ++e) sums[e] = S::set(0);
-  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step)
-    S::store(at.out + p, f(S::load(at.x + p), S::load(at.grad + p), i, sums));
-  if (at.buffered) tile.write(x_buffer, task.out);
+  for (int64_t i = 0, p = 0, q = 0; i < tile.size(); i += S::kWidth, p += at.step, q += at.out_step)
+    S::store(at.out + q, f(S::load(at.x + p), S::load(at.grad + q), i, sums));
+  at.finish(task, tile, grad_buffer);
   for (int e = 0; e < count; ++e) flush(e, sums[e]);
 }
 
@@ -339,6 +436,33 @@ MMACT_HD inline void add_bins(const typename Simd<T>::Int* bins, const T (*terms
     for (int t = 0; t < kTerms; ++t) flush((first + b) * kTerms + t, sums[b][t]);
 }
 
+// Bins up to which masked additions are the quicker way: AVX-512 has them in one instruction.
+constexpr int kMaskedBins = MMACT_ISA_LEVEL == 2 ? 24 : 6;
+
+// The same for many bins, `count` <= kScattered of them: every lane has accumulators of its own in
+// L1. If these are not all bins there are, what belongs to no bin of these is added to one that
+// nobody reads.
+constexpr int kScattered = 64;
+
+template <class T, int kTerms, bool kAll, class Flush>
+MMACT_HD inline void scatter_bins(const typename Simd<T>::Int* bins, const T (*terms)[kTile],
+                                  int64_t size, int first, int count, Flush flush) {
+  using S = Simd<T>;
+  constexpr int kWidth = S::kWidth;
+  alignas(64) T sums[kScattered + 1][kTerms][kWidth];
+  __builtin_memset(sums, 0, sizeof(sums[0]) * (count + 1));
+  for (int64_t i = 0; i < size; i += kWidth)
+#pragma GCC unroll 16
+    for (int lane = 0; lane < kWidth; ++lane) {
+      auto bin = bins[i + lane] - first;
+      if constexpr (!kAll) bin = 0 <= bin && bin < count ? bin : count;
+#pragma GCC unroll 4
+      for (int t = 0; t < kTerms; ++t) sums[bin][t][lane] += terms[t][i + lane];
+    }
+  for (int b = 0; b < count; ++b)
+    for (int t = 0; t < kTerms; ++t) flush((first + b) * kTerms + t, S::load(sums[b][t]));
+}
+
 // For formulas that add every element to the sums of one bin of several.
 template <class F, class Tile, class Flush>
 MMACT_HD inline void backward_bins(const Task& task, const F& f, const Tile& tile, int num_bins,
@@ -350,23 +474,32 @@ MMACT_HD inline void backward_bins(const Task& task, const F& f, const Tile& til
   alignas(64) T terms[kTerms][kTile];
   alignas(64) typename S::Int bins[kTile];
   const BackwardTile<Tile> at(task, tile, x_buffer, terms[0]);
-  for (int64_t i = 0, p = 0; i < tile.size(); i += S::kWidth, p += at.step) {
+  for (int64_t i = 0, p = 0, q = 0; i < tile.size();
+       i += S::kWidth, p += at.step, q += at.out_step) {
     typename S::I bin;
     typename S::V term[kTerms];
-    const typename S::V gx = f.backward(S::load(at.x + p), S::load(at.grad + p), bin, term);
+    const typename S::V gx = f.backward(S::load(at.x + p), S::load(at.grad + q), bin, term);
     __builtin_memcpy(bins + i, &bin, sizeof(bin));
 #pragma GCC unroll 4
     for (int t = 0; t < kTerms; ++t) S::store(terms[t] + i, term[t]);
-    S::store(at.out + p, gx);
+    S::store(at.out + q, gx);
   }
-  if (at.buffered) tile.write(x_buffer, task.out);
 
   int first = 0;
+  if (kMaskedBins < num_bins && num_bins <= kScattered) {
+    scatter_bins<T, kTerms, true>(bins, terms, tile.size(), 0, num_bins, flush);
+    first = num_bins;
+  }
+  for (; num_bins - first > kMaskedBins; first += kScattered) {
+    const int count = num_bins - first < kScattered ? num_bins - first : kScattered;
+    scatter_bins<T, kTerms, false>(bins, terms, tile.size(), first, count, flush);
+  }
   for (; first + 6 <= num_bins; first += 6)
     add_bins<T, kTerms, 6>(bins, terms, tile.size(), first, flush);
   for (; first + 2 <= num_bins; first += 2)
     add_bins<T, kTerms, 2>(bins, terms, tile.size(), first, flush);
   for (; first < num_bins; ++first) add_bins<T, kTerms, 1>(bins, terms, tile.size(), first, flush);
+  at.finish(task, tile, terms[0]);
 }
 
 // Layouts ----------------------------------------------------------------------------------------
@@ -511,6 +644,44 @@ void backward(const Task& task, const Settings& settings, int64_t begin, int64_t
     });
   });
 }
+
+// Calls visit(tile) for the tiles of the work items [begin, end), in the task's arithmetic.
+template <bool kLanes, class Visit>
+MMACT_HD inline void for_each_plain_tile(const Task& task, int64_t begin, int64_t end,
+                                         Visit visit) {
+  const auto each = [&](const auto& tile, int64_t) MMACT_LAMBDA { visit(tile); };
+  if (task.storage == Storage::kDouble)
+    for_each_tile<double, kLanes>(task, begin, end, each);
+  else
+    for_each_tile<float, kLanes>(task, begin, end, each);
+}
+
+static void normalise(const Task& task, int64_t begin, int64_t end) {
+  for_each_plain_tile<false>(task, begin, end, [&](const auto& tile) MMACT_LAMBDA {
+    using Tile = std::decay_t<decltype(tile)>;
+    alignas(64) typename Tile::T buffer[kTile];
+    const InPlace place = tile.in_place();
+    auto* const z = place.at < 0 ? buffer : static_cast<typename Tile::T*>(task.out) + place.at;
+    ForwardTile<Tile>::normalise(task, tile, place, z);
+    if (place.at < 0) tile.write(z, task.out);
+  });
+}
+
+static void sum_norm(const Task& task, int64_t begin, int64_t end) {
+  const auto visit = [&](const auto& tile) MMACT_LAMBDA {
+    using T = typename std::decay_t<decltype(tile)>::T;
+    alignas(64) T x[kTile], z[kTile];
+    tile.read(task.x, x);
+    tile.normalise(x, nullptr, Simd<T>::kWidth, z);
+    tile.differentiate_norm(x, z, Simd<T>::kWidth, nullptr);
+  };
+  if (task.lane_is_channel())
+    for_each_plain_tile<true>(task, begin, end, visit);
+  else
+    for_each_plain_tile<false>(task, begin, end, visit);
+}
+
+extern const NormKernels norm_kernels{normalise, sum_norm};
 
 template <class Settings>
 Kernels<Settings> kernels() {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "../formulas/cpab_table.h"
+#include "../ops/norm.h"
 #include "../ops/tensors.h"
 #include "isa.h"
 
@@ -41,9 +42,13 @@ inline int isa_level() {
 // Channels in tables and sums: whole vectors of any instruction set.
 inline int64_t padded_channels(int64_t channels) { return (channels + 15) / 16 * 16; }
 
+// Where neighbours belong to different channels.
+inline int64_t rows_in_chunk(int64_t rows) { return std::max<int64_t>(128, (rows + 31) / 32); }
+
 // The task without its table and results. `x` must be dense (see ops/tensors.h). Its channels at
 // `channel_dim` are divided into `groups` of neighbours, which to a kernel are the channels.
-inline Task make_task(const Tensor& x, int64_t groups, int64_t channel_dim) {
+inline Task make_task(const Tensor& x, int64_t groups, int64_t channel_dim,
+                      const Norm* norm = nullptr) {
   constexpr int64_t kChunk = 16384;  // elements; enough work to outweigh the sums of a chunk
   Task task{};
   task.storage = storage_of(x);
@@ -52,14 +57,19 @@ inline Task make_task(const Tensor& x, int64_t groups, int64_t channel_dim) {
   task.inner = groups == 1 ? x.numel() : x.stride(channel_dim) * (x.size(channel_dim) / groups);
   task.outer = x.numel() / (task.channels * task.inner);
   if (task.lane_is_channel()) {
-    task.chunk = std::max<int64_t>(128, (task.outer + 31) / 32);
+    task.chunk = rows_in_chunk(task.outer);
     task.num_chunks = (task.outer + task.chunk - 1) / task.chunk;
   } else {
-    task.chunk =
-        task.inner > kChunk ? kChunk : task.inner * std::max<int64_t>(1, kChunk / task.inner);
+    // Whole runs of one channel: of the norm's, if there is one, whose sums are those of a run.
+    const int64_t run = norm == nullptr ? task.inner : norm->inner;
+    if (run == 1 && norm != nullptr)
+      task.chunk = rows_in_chunk(x.numel() / norm->channels) * (norm->channels / groups);
+    else
+      task.chunk = run > kChunk ? kChunk : run * std::max<int64_t>(1, kChunk / run);
     task.num_chunks = (task.outer * task.inner + task.chunk - 1) / task.chunk;
   }
   task.channel_stride = padded_channels(groups);
+  task.norm = norm;
   return task;
 }
 
@@ -101,12 +111,144 @@ Tensor make_table(const Description& op, int rows, Task& task) {
   return table;
 }
 
+// A norm as kernels take it, and its vectors. Rows of `numbers`: scale, shift, center, factor.
+struct CpuNorm {
+  Norm norm{};
+  Tensor numbers, sums;
+
+  CpuNorm(const NormOf& of, const Tensor& x) : CpuNorm(x) {
+    if (of.residual.defined()) norm.residual = of.residual.const_data_ptr();
+    const NormReader reader(of);
+    norm.scale = fill(0, [&](int64_t c) { return reader.scale(c); });
+    norm.shift = fill(1, [&](int64_t c) { return reader.shift(c); });
+    norm.center = fill(2, [&](int64_t c) { return reader.mean.at(c); });
+  }
+  explicit CpuNorm(const Tensor& x)
+      : numbers(at::empty({4, x.size(1) + Norm::kPadding}, at::TensorOptions(arithmetic_type(x)))) {
+    norm.channels = x.size(1);
+    norm.inner = norm.channels == 1 ? x.numel() : x.stride(1);
+  }
+  // Fills a row of the vectors.
+  template <class Number>
+  const void* fill(int64_t row, const Number& number) {
+    const int64_t size = norm.channels + Norm::kPadding;
+    const auto write = [&](auto* to) -> const void* {
+      using T = std::decay_t<decltype(*to)>;
+      to += row * size;
+      for (int64_t c = 0; c < norm.channels; ++c) to[c] = static_cast<T>(number(c));
+      for (int64_t c = norm.channels; c < size; ++c) to[c] = to[c - norm.channels];
+      return to;
+    };
+    if (numbers.scalar_type() == at::kDouble) return write(numbers.mutable_data_ptr<double>());
+    return write(numbers.mutable_data_ptr<float>());
+  }
+  // Before backward: memory for the sums of a task. `g_residual`: null if statistics are x's own;
+  // else it gets the gradient of z, if there is a residual.
+  void start(const Task& task, Tensor* g_residual) {
+    norm.constant = g_residual != nullptr;
+    if (norm.constant && norm.residual != nullptr)
+      norm.grad_residual = g_residual->mutable_data_ptr();
+    if (norm.inner == 1) {
+      norm.stride = padded_channels(norm.channels) + Norm::kPadding;
+      sums = at::zeros({task.num_chunks, 2, norm.stride}, at::kDouble);
+    } else {
+      const int64_t rows = task.outer * task.channels * task.inner / norm.inner;
+      norm.parts = task.chunk % norm.inner == 0 ? 1 : norm.inner / task.chunk + 2;
+      sums = at::zeros({rows, norm.parts, 2}, at::kDouble);
+    }
+    norm.sums = sums.mutable_data_ptr<double>();
+  }
+  // After it: writes the gradients of weight and bias, if they are defined, and from that of z, if
+  // it is defined, the gradient of x.
+  void finish(const NormOf& of, const Tensor& gz, const Tensor& x, Tensor& gx,
+              const Tensor& g_weight, const Tensor& g_bias) {
+    const NormReader reader(of);
+    const Tensor both = totals();
+    const double* const sums = both.const_data_ptr<double>();
+    const double* const products = sums + norm.channels;
+    const SlotsOf<2> slots({g_weight, g_bias});
+    for (int64_t c = 0; c < norm.channels; ++c) {
+      if (of.weight.defined()) slots.slots[0].put(c, products[c] * reader.inv_std(c));
+      if (of.bias.defined()) slots.slots[1].put(c, sums[c]);
+    }
+    if (!gz.defined()) return;
+    const double count = static_cast<double>(x.numel() / norm.channels);
+    norm.residual = x.const_data_ptr();
+    norm.shift = fill(1, [&](int64_t c) { return -reader.scale(c) * sums[c] / count; });
+    norm.factor = fill(3, [&](int64_t c) {
+      const double inv_std = reader.inv_std(c);
+      return -reader.scale(c) * inv_std * inv_std * products[c] / count;
+    });
+    Task task = make_task(gz, 1, 0, &norm);
+    task.out = gx.mutable_data_ptr();
+    const auto kernel = MMACT_SELECT_ISA(norm_kernels).normalise;
+    run_task(task, [&](int64_t begin, int64_t end) { kernel(task, begin, end); });
+  }
+
+  // Mean and variance of each channel of a dense x, and what BatchNorm keeps of them. Sums are of
+  // the differences from the channel's first element, so that a large mean costs no digits.
+  static void statistics(const Tensor& x, const OptionalTensor& running_mean,
+                         const OptionalTensor& running_var, double momentum, Tensor& mean,
+                         Tensor& var) {
+    CpuNorm own(x);
+    Norm& norm = own.norm;
+    const Values values{x.const_data_ptr(), storage_of(x)};
+    const auto first = [&](int64_t c) {
+      const double value = values.at(norm.channels == 1 ? 0 : c * norm.inner);
+      return std::isfinite(value) ? value : 0;
+    };
+    norm.scale = own.fill(0, [](int64_t) { return 1; });
+    norm.shift = own.fill(1, [&](int64_t c) { return -first(c); });
+    norm.center = own.fill(2, first);
+    Task task = make_task(x, norm.inner == 1 ? norm.channels : 1, 1, &norm);
+    own.start(task, nullptr);
+    const auto kernel = MMACT_SELECT_ISA(norm_kernels).sum;
+    run_task(task, [&](int64_t begin, int64_t end) { kernel(task, begin, end); });
+    const Tensor totals = own.totals();
+    const double* const sums = totals.const_data_ptr<double>();
+    const double count = static_cast<double>(x.numel() / norm.channels);
+    const SlotsOf<2> out({mean, var});
+    const auto keep = [&](const OptionalTensor& running, int64_t c, double value) {
+      if (!running) return;
+      const SlotsOf<1> to({*running});
+      const double old = Values{to.slots[0].data, to.slots[0].storage}.at(c);
+      to.slots[0].put(c, momentum * value + (1 - momentum) * old);
+    };
+    for (int64_t c = 0; c < norm.channels; ++c) {
+      const double shifted = sums[c] / count, square = sums[norm.channels + c] / count;
+      const double center = first(c) + shifted, spread = std::max(square - shifted * shifted, 0.0);
+      out.slots[0].put(c, center);
+      out.slots[1].put(c, spread);
+      keep(running_mean, c, center);
+      keep(running_var, c, spread * count / (count - 1));
+    }
+  }
+
+ private:
+  // The sums of the channels, (2, C).
+  Tensor totals() const {
+    if (norm.inner == 1) return sums.sum(0).narrow(1, 0, norm.channels).contiguous();
+    const Tensor totals = at::zeros({2, norm.channels}, at::kDouble);
+    double* const to = totals.mutable_data_ptr<double>();
+    const double* from = sums.const_data_ptr<double>();
+    for (int64_t row = 0; row < sums.size(0); ++row)
+      for (int64_t part = 0; part < norm.parts; ++part, from += 2) {
+        to[row % norm.channels] += from[0];
+        to[norm.channels + row % norm.channels] += from[1];
+      }
+    return totals;
+  }
+};
+
 // Runs the kernels of an elementwise op on dense tensors of the same strides, which are not empty.
 struct CpuDevice {
+  static constexpr bool kHasNorm = true;
+  using DeviceNorm = CpuNorm;
+
   template <class Description>
-  static void forward(const Description& op, const Tensor& x, Tensor& y) {
+  static void forward(const Description& op, const Tensor& x, Tensor& y, CpuNorm* norm = nullptr) {
     using Settings = typename Description::Settings;
-    Task task = make_task(x, op.groups, op.channel_dim);
+    Task task = make_task(x, op.groups, op.channel_dim, norm == nullptr ? nullptr : &norm->norm);
     task.out = y.mutable_data_ptr();
     const Tensor table = make_table(op, op.settings.rows(), task);
     const auto kernel = MMACT_SELECT_ISA(kernels<Settings>)().forward;
@@ -116,9 +258,11 @@ struct CpuDevice {
   // Writes the gradients of x and, where g has a tensor for them, of the parameters.
   template <class Description, size_t n>
   static void backward(const Description& op, const Tensor& grad, const Tensor& x, Tensor& gx,
-                       const std::array<Tensor, n>& g) {
+                       const std::array<Tensor, n>& g, CpuNorm* norm = nullptr,
+                       Tensor* g_residual = nullptr) {
     using Settings = typename Description::Settings;
-    Task task = make_task(x, op.groups, op.channel_dim);
+    Task task = make_task(x, op.groups, op.channel_dim, norm == nullptr ? nullptr : &norm->norm);
+    if (norm != nullptr) norm->start(task, g_residual);
     task.grad = grad.const_data_ptr();
     task.out = gx.mutable_data_ptr();
     const Tensor table = make_table(op, op.settings.backward_rows(), task);
@@ -127,7 +271,8 @@ struct CpuDevice {
     task.sums = sums.mutable_data_ptr<double>();
     const auto kernel = MMACT_SELECT_ISA(kernels<Settings>)().backward;
     run_task(task, [&](int64_t begin, int64_t end) { kernel(task, op.settings, begin, end); });
-    sums = sums.sum(0);  // the chunks' partial sums, in their order
+    // The chunks' partial sums, in their order.
+    sums = task.num_chunks == 1 ? sums.select(0, 0) : sums.sum(0);
     const double* const totals = sums.const_data_ptr<double>();
     const ValuesOf p(op.parameters);
     const SlotsOf out(g);

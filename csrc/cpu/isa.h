@@ -33,11 +33,18 @@ struct DyreluKernels {
   SqueezeRun squeeze, squeeze_backward;
 };
 
+// A task's Norm without a formula: writes z, or adds up z and z * (x - center).
+struct NormKernels {
+  using Run = void (*)(const Task& task, int64_t begin, int64_t end);
+  Run normalise, sum;
+};
+
 #define MMACT_DECLARE_KERNELS(isa)           \
   namespace isa {                            \
   template <class Settings>                  \
   Kernels<Settings> kernels();               \
   extern const DyreluKernels dyrelu_kernels; \
+  extern const NormKernels norm_kernels;     \
   }
 MMACT_DECLARE_KERNELS(portable)
 #if defined(__x86_64__)

@@ -133,8 +133,8 @@ struct LaneTable {
   }
 };
 
-#if MMACT_ISA_LEVEL != 2
-// Only AVX-512 has permutations that look up a whole table held in registers.
+#if MMACT_ISA_LEVEL == 0
+// No permutations that look up a table held in registers.
 template <class T>
 struct RegisterTable : MemoryTable<T> {
   static constexpr int kCapacity = 0;

@@ -10,6 +10,32 @@
 
 namespace mmact {
 
+// A normalisation in front of a formula, which is given z = scale * x + shift in place of x, to
+// which the residual is added, or factor * (residual - center). Its channels are those of the
+// tensor, also where a formula's function is shared by a group of them: the element at p has
+// channel p / inner % channels.
+//
+// In backward the kernel finds the gradient of z, and its sums over each channel. Where scale and
+// shift are constants, `out` gets the gradient of x, and `grad_residual` that of z; else `out` gets
+// that of z.
+struct Norm {
+  // More numbers behind the last channel, as if the channels went round: whole vectors are read.
+  static constexpr int64_t kPadding = 16;
+  int64_t channels, inner;
+  const void *scale, *shift;  // in the arithmetic type
+  const void* center;         // backward only
+  const void* factor;         // or null
+  const void* residual;       // or null
+  // Backward only.
+  bool constant;
+  void* grad_residual;  // or null
+  // Partial sums of gz and of gz * (x - center), zero at the start. Where neighbours in memory
+  // belong to different channels: (num_chunks, 2, stride); else (outer * channels, parts, 2), where
+  // a part is what a chunk has of a run of `inner` elements.
+  double* sums;
+  int64_t stride, parts;
+};
+
 // A dense tensor seen as (outer, channels, inner): element (o, c, i) is at
 // (o * channels + c) * inner + i. Every dense tensor has this form, whatever its memory format:
 // inner is the product of the sizes of the dimensions that vary faster than the channel's.
@@ -31,6 +57,7 @@ struct Task {
   // Backward: partial sums, (num_chunks, entries, channel_stride), zero at the start.
   double* sums;
   int64_t channel_stride;
+  const Norm* norm;  // or null
 
   // Neighbours in memory belong to different channels: a lane is a channel, not an element of one.
   bool lane_is_channel() const { return inner == 1 && channels > 1; }

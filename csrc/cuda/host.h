@@ -64,6 +64,8 @@ inline bool is_aligned(const Tensor& t) {
 
 // Runs the kernels of an elementwise op on dense tensors of the same strides, which are not empty.
 struct CudaDevice {
+  static constexpr bool kHasNorm = false;
+
   template <class Description>
   static void forward(const Description& op, const Tensor& x, Tensor& y) {
     const c10::cuda::CUDAGuard guard(x.device());

@@ -5,6 +5,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,7 +21,7 @@ using torch::autograd::variable_list;
 // What all calls of an op have in common.
 struct Differentiation {
   std::string name;
-  size_t first_learned, learned;
+  std::vector<int64_t> learned;
 
   OperatorHandle find(const char* suffix) const {
     return c10::Dispatcher::singleton().findSchemaOrThrow(("mmact::" + name + suffix).c_str(), "");
@@ -67,11 +68,10 @@ struct Differentiable : torch::autograd::Function<Differentiable> {
     }
     variable_list found(tensors.size() + 1);  // of the tensors, and of the call
     for (size_t k = 0; k < tensors.size(); ++k) {
-      const size_t place = places[k];
-      const bool is_learned =
-          place >= about.first_learned && place < about.first_learned + about.learned;
-      if (!ctx->needs_input_grad(k) || (place > 0 && !is_learned)) continue;
-      const size_t result = place == 0 ? 0 : 1 + place - about.first_learned;
+      if (!ctx->needs_input_grad(k)) continue;
+      const auto at = std::find(about.learned.begin(), about.learned.end(), places[k]);
+      if (at == about.learned.end()) continue;
+      const size_t result = at - about.learned.begin();
       if (!stack[result].isNone()) found[k] = stack[result].toTensor();
     }
     return found;
@@ -100,9 +100,9 @@ struct AutogradKernel : c10::OperatorKernel {
 
 }  // namespace
 
-torch::CppFunction autograd_of(const char* name, size_t first_learned, size_t learned) {
+torch::CppFunction autograd_of(const std::string& name, std::vector<int64_t> learned) {
   return torch::CppFunction::makeFromBoxedFunctor(
-      std::make_unique<AutogradKernel>(Differentiation{name, first_learned, learned}));
+      std::make_unique<AutogradKernel>(Differentiation{name, std::move(learned)}));
 }
 
 }  // namespace mmact

@@ -6,13 +6,15 @@
 
 #include <torch/library.h>
 
-#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
 
 namespace mmact {
 
-// The kernel, for the key Autograd, of an op whose tensors come first in its schema. Its backward
-// is the op NAME_bwd, which returns the gradients of x and of `learned` tensors from the
-// one at `first_learned` on; where that has to be differentiable itself, NAME_bwd_differentiable.
-torch::CppFunction autograd_of(const char* name, size_t first_learned, size_t learned);
+// The kernel, for the key Autograd, of an op. Its backward is the op NAME_bwd, which returns the
+// gradients of the tensors at these places of the schema; where that has to be differentiable
+// itself, NAME_bwd_differentiable.
+torch::CppFunction autograd_of(const std::string& name, std::vector<int64_t> learned);
 
 }  // namespace mmact

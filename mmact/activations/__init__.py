@@ -10,6 +10,7 @@ from .catalogue import ActivationRecord, list_activations
 from .ditac import DiTAC
 from .dyrelu import DyReLUA, DyReLUB, DyReLUC
 from .frelu import FReLU
+from .fusion import norm_act
 from .group_rational import GroupRational
 from .maxout import Maxout
 from .mixture import Comb, Mixture
@@ -51,6 +52,7 @@ __all__ = [
     'Mixture',
     'SReLU',
     'list_activations',
+    'norm_act',
     'to_pwlu',
     'unresolved',
 ]

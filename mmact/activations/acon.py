@@ -30,6 +30,7 @@ from ..ops import reference
 from ..ops._arguments import number, positive
 from ..ops._library import dense
 from ..ops.acon import acon
+from ..ops.norm import Norm
 from ..ops.reference import opmath_dtype
 from .base import ChannelActivation
 
@@ -65,6 +66,7 @@ class AconC(ChannelActivation):
     paper = 'Ma, Zhang, Liu, Sun, Activate or Not: Learning Customized Activation, CVPR'
     year = 2021
     parameter_count = (3, 'channel')
+    elementwise_op = 'acon'
     p1: nn.Parameter
     p2: nn.Parameter
     beta: nn.Parameter
@@ -96,9 +98,9 @@ class AconC(ChannelActivation):
             values = values.normal_() if value is None else values.fill_(value)
             setattr(self, name, nn.Parameter(values))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
-        return acon(x, self.p1, self.p2, self.beta, self._dim(x))
+        return acon(x, self.p1, self.p2, self.beta, self._dim(x), norm)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""
@@ -139,6 +141,7 @@ class MetaAconC(AconC):
 
     elementwise = False  # beta is made of all of the sample
     parameter_count = (2256, 'layer of 64 channels')
+    elementwise_op = ''  # the function depends on averages of the input
     # YOLOv5's are 1x1 convolutions.
     _renamed = {f'fc{i}.{kind}': f'fc{i}_{kind}' for i in (1, 2) for kind in ('weight', 'bias')}
 
@@ -178,7 +181,7 @@ class MetaAconC(AconC):
             mean = F.linear(mean, weight, bias)
         return mean.sigmoid()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override] # takes no norm
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
         dim = self._dim(x)
         if dim == 0:

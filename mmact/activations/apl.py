@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..ops import piecewise_linear
 from ..ops._arguments import positive
+from ..ops.norm import Norm
 from ..ops.reference import opmath_dtype
 from .base import ChannelActivation
 
@@ -64,6 +65,7 @@ class APL(ChannelActivation):
     )
     year = 2015
     parameter_count = (6, 'channel')
+    elementwise_op = 'piecewise_linear'
 
     def __init__(
         self,
@@ -100,10 +102,10 @@ class APL(ChannelActivation):
         offsets = (acts * (a * b)[:, None]).sum(2)
         return breakpoints, slopes, offsets
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
         dim = self._dim(x)
-        return piecewise_linear(x, *self._table(), channel_dim=dim)
+        return piecewise_linear(x, *self._table(), channel_dim=dim, norm=norm)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""

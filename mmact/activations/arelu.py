@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..ops._arguments import number
 from ..ops.arelu import arelu
+from ..ops.norm import Norm
 from ..ops.reference import ARELU_CLAMP
 from .base import Activation
 
@@ -53,6 +54,7 @@ class ELSA(Activation):
     paper = 'Chen, Li, Xu, AReLU: Attention-based Rectified Linear Unit,'
     year = 2020
     parameter_count = (2, 'layer')
+    elementwise_op = 'piecewise_linear'
 
     def __init__(self, *, alpha: float = 0.9, beta: float = 2.0, inplace: bool = False) -> None:
         super().__init__()
@@ -65,9 +67,9 @@ class ELSA(Activation):
         self.alpha = nn.Parameter(torch.tensor([alpha]))
         self.beta = nn.Parameter(torch.tensor([number(owner, 'beta', beta)]))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x, of any shape."""
-        return arelu(x, self.alpha, self.beta, residual=self._residual)
+        return arelu(x, self.alpha, self.beta, residual=self._residual, norm=norm)
 
 
 class AReLU(ELSA):

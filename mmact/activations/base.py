@@ -69,6 +69,9 @@ class Activation(nn.Module):
         parameter_count: Number of parameters at the default arguments, and what has that many of
             its own: ``'layer'``, ``'channel'``, or where the number is neither constant nor
             proportional to the width, ``'layer of 64 channels'``.
+        elementwise_op: Name of the op that forward calls with its input, if it is one that a
+            normalisation can stand in front of; forward then takes a ``norm``
+            (:class:`mmact.ops.norm.Norm`).
         hyper_function: Whether the parameters are those of a small network that makes the function:
             ordinary weights, for which optimizers have ordinary weight decay.
     """
@@ -77,6 +80,7 @@ class Activation(nn.Module):
     paper: ClassVar[str] = ''
     year: ClassVar[int] = 0
     parameter_count: ClassVar[tuple[int, str]] = (0, '')
+    elementwise_op: ClassVar[str] = ''
     hyper_function: ClassVar[bool] = False
 
     #: Names in state dicts of earlier versions and of others' layers, and what they are here.
@@ -114,6 +118,11 @@ class Activation(nn.Module):
     def num_functions(self) -> int:
         """Number of functions, each with parameters of its own."""
         return 1
+
+    @property
+    def sees_input(self) -> bool:
+        """Whether forward does more with its input, now, than to apply the function."""
+        return False
 
     def rows(self, name: str) -> Tensor:
         """Returns a flat parameter as (num_functions, n), a view."""

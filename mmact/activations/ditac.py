@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from ..ops._arguments import choice, integer, number
 from ..ops.cpab import check_domain, cpab
+from ..ops.norm import Norm
 from ..ops.reference import opmath_dtype
 from .base import ChannelActivation
 
@@ -182,6 +183,7 @@ class DiTAC(ChannelActivation):
     )
     year = 2024
     parameter_count = (9, 'layer')
+    elementwise_op = 'cpab'
 
     def __init__(
         self,
@@ -230,12 +232,14 @@ class DiTAC(ChannelActivation):
     def _prior(self) -> tuple[int, float, float]:
         return self.num_cells, self.length_scale, self.variance
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x."""
         dim = self._dim(x)
         extend = 'affine' if self.version == 'inf' else 'identity'
         factor = _FACTORS[self.version]
-        return cpab(x, self.rows('theta'), self.domain, dim, extend, factor, self.negative_slope)
+        return cpab(
+            x, self.rows('theta'), self.domain, dim, extend, factor, self.negative_slope, norm
+        )
 
     def smoothness(self) -> Tensor:
         """The smoothness regulariser: theta^T Sigma^-1 theta, Sigma being the prior's covariance.

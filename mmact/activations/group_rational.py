@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops._arguments import integer, positive
+from ..ops.norm import Norm
 from ..ops.pau import MAX_ORDER, pau
 from .base import ChannelActivation
 from .functions import Function
@@ -62,6 +63,7 @@ class GroupRational(ChannelActivation):
     paper = 'Yang, Wang, Kolmogorov-Arnold Transformer, ICLR'
     year = 2025
     parameter_count = (38, 'layer')  # 6 and 4 for each of 8 groups
+    elementwise_op = 'pau'
     # KAT's names; its shapes are (1, m + 1) and (G, n).
     _renamed = {'weight_numerator': 'numerator', 'weight_denominator': 'denominator'}
 
@@ -90,10 +92,10 @@ class GroupRational(ChannelActivation):
         self.numerator = nn.Parameter(a.to(device, dtype))
         self.denominator = nn.Parameter(b.to(device, dtype).repeat(num_groups))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x."""
         numerator = self.numerator.expand(self.num_functions, -1)
-        return pau(x, numerator, self.rows('denominator'), self._dim(x), 'A')
+        return pau(x, numerator, self.rows('denominator'), self._dim(x), 'A', norm=norm)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..ops import piecewise_linear
 from ..ops._arguments import choice
+from ..ops.norm import Norm
 from .base import Activation
 
 
@@ -49,17 +50,18 @@ class Mixture(Activation):
     paper = 'Manessi, Rozza, Learning Combinations of Activation Functions, ICPR'
     year = 2018
     parameter_count = (1, 'layer')
+    elementwise_op = 'piecewise_linear'
 
     def __init__(self, *, hull: str = 'affine', inplace: bool = False) -> None:
         super().__init__()
         self.hull = choice(type(self).__name__, 'hull', hull, ('affine', 'convex'))
         self.weight = nn.Parameter(torch.zeros(1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x, of any shape."""
         w = self.weight.sigmoid() if self.hull == 'convex' else self.weight
         slopes = torch.stack([w, torch.ones_like(w)], 1)
-        return piecewise_linear(x, w.new_zeros(1, 1), slopes, torch.zeros_like(slopes))
+        return piecewise_linear(x, w.new_zeros(1, 1), slopes, torch.zeros_like(slopes), norm=norm)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""

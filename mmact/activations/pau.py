@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops._arguments import integer, number
+from ..ops.norm import Norm
 from ..ops.pau import MAX_ORDER, pau
 from .base import ChannelActivation
 from .functions import Function
@@ -75,6 +76,7 @@ class PAU(ChannelActivation):
     )
     year = 2020
     parameter_count = (10, 'layer')
+    elementwise_op = 'pau'
 
     def __init__(
         self,
@@ -102,13 +104,14 @@ class PAU(ChannelActivation):
             values = values.to(torch.get_default_dtype()).to(torch.empty(0).device)
             setattr(self, name, nn.Parameter(values.repeat(num_functions)))
 
-    def _apply_pau(self, x: Tensor, noise: float) -> Tensor:
+    def _apply_pau(self, x: Tensor, noise: float, norm: Norm | None) -> Tensor:
         dim = self._dim(x)
-        return pau(x, self.rows('numerator'), self.rows('denominator'), dim, self.version, noise)
+        parameters = (self.rows('numerator'), self.rows('denominator'))
+        return pau(x, *parameters, dim, self.version, noise, norm=norm)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x."""
-        return self._apply_pau(x, 0.0)
+        return self._apply_pau(x, 0.0, norm)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""
@@ -139,9 +142,9 @@ class RPAU(PAU):
         super().__init__(num_channels, **kwargs)
         self.alpha = number(type(self).__name__, 'alpha', alpha, 0, 1, wanted='in [0, 1]')
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x."""
-        return self._apply_pau(x, self.alpha if self.training else 0.0)
+        return self._apply_pau(x, self.alpha if self.training else 0.0, norm)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""

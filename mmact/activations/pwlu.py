@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from ..ops import pwlu
 from ..ops._arguments import number, positive, refuse, several
 from ..ops._compat import is_compiling
+from ..ops.norm import Norm
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
 from .base import ChannelActivation
 from .functions import Function, check_function, named_function
@@ -94,6 +95,7 @@ class PWLU(ChannelActivation):
     )
     year = 2021
     parameter_count = (21, 'channel')
+    elementwise_op = 'pwlu'
 
     left_bound: nn.Parameter
     right_bound: nn.Parameter
@@ -233,6 +235,11 @@ class PWLU(ChannelActivation):
         for mean, var in batches:
             self._count(mean, var)
 
+    @property
+    def sees_input(self) -> bool:
+        """Whether forward collects statistics."""
+        return self._phase == 'collect' and self.training
+
     @torch.no_grad()
     def separate_bounds_(self) -> None:
         """Moves right bounds that came closer to the left one than MIN_WIDTH, or crossed it."""
@@ -240,16 +247,22 @@ class PWLU(ChannelActivation):
         torch.maximum(self.right_bound, self.left_bound + self.MIN_WIDTH, out=self.right_bound.data)
 
     @torch.no_grad()
-    def _collect(self, x: Tensor) -> None:
+    def _collect(self, x: Tensor, norm: Norm | None) -> None:
         """Eq. 5."""
         if x.numel() == 0:
             return
         groups, dim = self.num_functions, self._dim(x)
+        if norm is not None:
+            self._take(*norm.moments(groups))
+            return
         x = x.to(opmath_dtype(x.dtype))
         # Also an input that has no dimension but the channels has one to average over.
         x = x.reshape(1, -1) if groups == 1 else x.unflatten(dim, (groups, -1))
         dims = [d for d in range(x.dim()) if d != (0 if groups == 1 else dim)]
         var, mean = torch.var_mean(x, dims, correction=0)
+        self._take(mean, var)
+
+    def _take(self, mean: Tensor, var: Tensor) -> None:
         if self._waiting is None:
             self._count(mean, var)
         else:
@@ -278,22 +291,22 @@ class PWLU(ChannelActivation):
             self.rows('points'),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
         dim = self._dim(x)
         parameters = self._parameters_in_order()
         inference = not self.training
         if self._phase != 'learn':
             inference = True
-            if self._phase == 'collect' and self.training:
-                self._collect(x.detach())
+            if self.sees_input:
+                self._collect(x.detach(), norm)
                 self._warn_if_unattended()
             # Zero gradients rather than none: parameters without would make DDP wait for ever, and
             # requires_grad=False would need DDP and the optimizer to be built anew for phase II.
             idle = x.new_zeros((), dtype=torch.bool)
             lb, rb, ls, rs, points = [torch.where(idle, p, p.detach()) for p in parameters]
             parameters = (lb, rb, ls, rs, points)
-        return pwlu(x, *parameters, channel_dim=dim, inference=inference)
+        return pwlu(x, *parameters, channel_dim=dim, inference=inference, norm=norm)
 
     def _warn_if_unattended(self) -> None:
         if self._unattended and not is_compiling():

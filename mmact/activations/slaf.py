@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from ..ops import pau
 from ..ops._arguments import integer, several
+from ..ops.norm import Norm
 from ..ops.pau import MAX_ORDER
 from .base import Activation
 
@@ -81,6 +82,7 @@ class SLAF(Activation):
     )
     year = 2019
     parameter_count = (4, 'layer')
+    elementwise_op = 'pau'
 
     def __init__(
         self, *, degree: int = 3, init: Sequence[float] | None = None, inplace: bool = False
@@ -96,10 +98,10 @@ class SLAF(Activation):
         )
         self.coefficients = nn.Parameter(torch.tensor(coefficients))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x, of any shape."""
         numerator = self.rows('coefficients')
-        return pau(x, numerator, numerator.new_empty(1, 0), version='N')
+        return pau(x, numerator, numerator.new_empty(1, 0), version='N', norm=norm)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ..ops import pwlu
 from ..ops._arguments import refuse, several
+from ..ops.norm import Norm
 from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
 from .base import ChannelActivation
 
@@ -65,6 +66,7 @@ class SReLU(ChannelActivation):
     )
     year = 2016
     parameter_count = (4, 'channel')
+    elementwise_op = 'pwlu'
     left_threshold: nn.Parameter
     left_slope: nn.Parameter
     right_threshold: nn.Parameter
@@ -94,7 +96,7 @@ class SReLU(ChannelActivation):
         for name, value in zip(names, self.init, strict=True):
             setattr(self, name, nn.Parameter(torch.full((num_functions,), value)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x, a tensor with C channels at ``channel_dim``."""
         dim = self._dim(x)
         parameters = (self.left_threshold, self.right_threshold, self.left_slope, self.right_slope)
@@ -102,4 +104,4 @@ class SReLU(ChannelActivation):
         # As pwlu treats crossed bounds, so the values at them: t_r keeps its gradient.
         crossed = ((t_l + PWLU_MIN_WIDTH).clamp(min=t_r) - t_r).detach()
         points = torch.stack([t_l, t_r + crossed], 1)
-        return pwlu(x, t_l, t_r, a_l, a_r, points, channel_dim=dim)
+        return pwlu(x, t_l, t_r, a_l, a_r, points, channel_dim=dim, norm=norm)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops._arguments import number
+from ..ops.norm import Norm
 from ..ops.xielu import xielu
 from .base import Activation
 
@@ -49,6 +50,7 @@ class XIELU(Activation):
     paper = 'Huang, Schlag, Deriving Activation Functions Using Integration,'
     year = 2024
     parameter_count = (2, 'layer')
+    elementwise_op = 'xielu'
 
     def __init__(
         self,
@@ -67,9 +69,9 @@ class XIELU(Activation):
         self.alpha_p = nn.Parameter(torch.tensor([_softplus_inverse(alpha_p)]))
         self.alpha_n = nn.Parameter(torch.tensor([_softplus_inverse(alpha_n - beta)]))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, norm: Norm | None = None) -> Tensor:
         """Applies the function to x, of any shape."""
-        return xielu(x, self.alpha_p, self.alpha_n, self.beta)
+        return xielu(x, self.alpha_p, self.alpha_n, self.beta, norm=norm)
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""

@@ -3,6 +3,7 @@
 """Learned activations in models that are there already."""
 
 from .convert import convert
+from .fuse import fuse
 from .kinds import REPLACES
 from .report import Kept, Replaced, Report
 from .simplify import CHEAP, fold_batch_norms, model_to_pwlu
@@ -15,5 +16,6 @@ __all__ = [
     'Report',
     'convert',
     'fold_batch_norms',
+    'fuse',
     'model_to_pwlu',
 ]

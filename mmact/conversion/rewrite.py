@@ -17,12 +17,14 @@ import copy
 import functools
 import linecache
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType, FrameType, FunctionType
 from typing import cast
 
 from torch import nn
+
+from ..activations import norm_act
 
 
 @dataclass(frozen=True, order=True)
@@ -53,6 +55,23 @@ class Own:
 
 
 Spec = Mapping[Position, Own]
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """Calls that :func:`mmact.activations.norm_act` takes the place of.
+
+    Args:
+        pairs: Names of children (norm, activation): where the result of the first goes to the
+            second, with a sum between them or not.
+        forward: Or a whole forward, for classes that do not write their calls.
+    """
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    forward: Callable | None = None
+
+
+NO_FUSION = Fusion()
 
 
 def position_of(frame: FrameType) -> Position | None:
@@ -205,15 +224,33 @@ def spec_of(module: nn.Module) -> dict[Position, Own]:
     return dict(getattr(type(module), '_mmact_spec', {}))
 
 
-def rewrite(module: nn.Module, spec: Spec) -> None:
+def fusion_of(module: nn.Module) -> Fusion:
+    """What was fused in a module's class."""
+    return getattr(type(module), '_mmact_fusion', NO_FUSION)
+
+
+def rewrite(module: nn.Module, spec: Spec, fusion: Fusion | None = None) -> None:
     """Makes a module call its own children at the given positions, besides those before.
 
     Args:
         module: Gets another class; the children must exist before its next forward.
         spec: Each position must have a :func:`call_site` in the module.
+        fusion: What to fuse; by default what is.
     """
     spec = {**spec_of(module), **spec}
-    module.__class__ = _rewritten(original_class(module), tuple(sorted(spec.items())))
+    fusion = fusion_of(module) if fusion is None else fusion
+    module.__class__ = _rewritten(original_class(module), tuple(sorted(spec.items())), fusion)
+
+
+def fusions(module: nn.Module, pairs: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Returns the pairs of names of children where the second is given the first's result."""
+    found = []
+    for method in _methods(original_class(module)):
+        calls = _calls_in(method, tuple(spec_of(module).items()))
+        fuse = _Fuse(method.self_name, pairs)
+        fuse.visit(_Calls(method.self_name, calls).visit(copy.deepcopy(method.node)))
+        found += fuse.found
+    return found
 
 
 def restore(module: nn.Module) -> None:
@@ -221,13 +258,27 @@ def restore(module: nn.Module) -> None:
     module.__class__ = original_class(module)
 
 
+def _calls_in(
+    method: _Method, spec: tuple[tuple[Position, Own], ...]
+) -> dict[tuple[int, int], str]:
+    return {(p.line, p.end_column): own.child for p, own in spec if method.holds(p)}
+
+
 @functools.cache
-def _rewritten(cls: type, spec: tuple[tuple[Position, Own], ...]) -> type[nn.Module]:
+def _rewritten(
+    cls: type, spec: tuple[tuple[Position, Own], ...], fusion: Fusion
+) -> type[nn.Module]:
     methods: dict[type, dict[str, Callable]] = {}
     for method in _methods(cls):
-        calls = {(p.line, p.end_column): own.child for p, own in spec if method.holds(p)}
-        if calls:
-            changed = _compiled(method, calls)
+        calls = _calls_in(method, spec)
+        if not calls and not fusion.pairs:
+            continue
+        node = copy.deepcopy(method.node)
+        node = _Calls(method.self_name, calls).visit(node)
+        fuse = _Fuse(method.self_name, fusion.pairs)
+        fuse.visit(node)  # in place
+        if calls or fuse.found:
+            changed = _compiled(method, node)
             methods.setdefault(method.owner, {})[method.name] = _redecorated(
                 method.attribute, method.function, changed
             )
@@ -247,17 +298,22 @@ def _rewritten(cls: type, spec: tuple[tuple[Position, Own], ...]) -> type[nn.Mod
         '__reduce_ex__': _reduce,
         '_mmact_original': cls,
         '_mmact_spec': spec,
+        '_mmact_fusion': fusion,
+        _NORM_ACT: staticmethod(norm_act),
     }
+    if fusion.forward is not None:
+        namespace['forward'] = fusion.forward
     return metaclass(cls.__name__, (cls, *bases), namespace)
 
 
 def _reduce(self: nn.Module, protocol: int) -> tuple:
     _, _, *state = cast(tuple, super(type(self), self).__reduce_ex__(max(protocol, 2)))
-    return (_new, (original_class(self), tuple(sorted(spec_of(self).items()))), *state)
+    spec = tuple(sorted(spec_of(self).items()))
+    return (_new, (original_class(self), spec, fusion_of(self)), *state)
 
 
-def _new(cls: type, spec: tuple) -> nn.Module:
-    rewritten = _rewritten(cls, spec)
+def _new(cls: type, spec: tuple, fusion: Fusion = NO_FUSION) -> nn.Module:
+    rewritten = _rewritten(cls, spec, fusion)
     return rewritten.__new__(rewritten)
 
 
@@ -277,13 +333,132 @@ class _Calls(ast.NodeTransformer):
         return ast.copy_location(ast.Call(own, inputs, []), node)
 
 
-def _compiled(method: _Method, calls: dict[tuple[int, int], str]) -> FunctionType:
-    """The undecorated function of a method with other calls."""
+# The name under which a class has norm_act.
+_NORM_ACT = '_mmact_norm_act'
+
+
+class _Fuse(ast.NodeTransformer):
+    """``v = self.bn(x)``, perhaps ``v += r``, and ``v = self.act(v)`` become one call.
+
+    Statements between them may stand there if they leave v alone.
+    """
+
+    def __init__(self, self_name: str, pairs: Collection[tuple[str, str]]) -> None:
+        self.self_name, self.pairs = self_name, set(pairs)
+        self.found: list[tuple[str, str]] = []
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        """Of a node and all below it, the calls within statements first."""
+        self.generic_visit(node)
+        for field in ('body', 'orelse', 'finalbody'):
+            block = getattr(node, field, None)
+            if isinstance(block, list):
+                self._fuse_block(block)
+        return self._nested(node) if isinstance(node, ast.Call) else node
+
+    def _child(self, node: ast.AST | None) -> tuple[str, ast.expr] | None:
+        """(NAME, x) of ``self.NAME(x)``."""
+        if not isinstance(node, ast.Call) or len(node.args) != 1 or node.keywords:
+            return None
+        function = node.func
+        if not isinstance(function, ast.Attribute) or not isinstance(function.value, ast.Name):
+            return None
+        if function.value.id != self.self_name or isinstance(node.args[0], ast.Starred):
+            return None
+        return function.attr, node.args[0]
+
+    def _call(self, norm: str, act: str, *arguments: ast.expr) -> ast.Call:
+        self.found.append((norm, act))
+        own = [
+            ast.Attribute(ast.Name(self.self_name, ast.Load()), name, ast.Load())
+            for name in (_NORM_ACT, norm, act)
+        ]
+        return ast.Call(own[0], [*own[1:], *arguments], [])
+
+    def _nested(self, node: ast.Call) -> ast.Call:
+        outer = self._child(node)
+        inner = self._child(outer[1]) if outer else None
+        if outer is None or inner is None or (inner[0], outer[0]) not in self.pairs:
+            return node
+        return ast.copy_location(self._call(inner[0], outer[0], inner[1]), node)
+
+    def _fuse_block(self, block: list[ast.stmt]) -> None:
+        i = 0
+        while i < len(block):
+            self._fuse_from(block, i)
+            i += 1
+
+    def _fuse_from(self, block: list[ast.stmt], start: int) -> None:
+        first = block[start]
+        name, norm = _assigned(first), self._child(getattr(first, 'value', None))
+        if not isinstance(first, ast.Assign) or name is None or norm is None:
+            return
+        addend: ast.expr | None = None
+        for i in range(start + 1, len(block)):
+            statement = block[i]
+            act = self._child(getattr(statement, 'value', None))
+            ends = isinstance(statement, ast.Return) or _assigned(statement) == name
+            if act is not None and ends and isinstance(act[1], ast.Name) and act[1].id == name:
+                if (norm[0], act[0]) in self.pairs:
+                    rest = [] if addend is None else [addend]
+                    value = self._call(norm[0], act[0], act[1], *rest)
+                    ast.copy_location(value, statement)
+                    cast(ast.Assign, statement).value = value
+                    cast(ast.Assign, first).value = norm[1]
+                    if addend is not None:
+                        del block[i - 1]
+                return
+            if addend is not None:
+                return
+            addend = _added(statement, name)
+            if addend is None and not _leaves_alone(statement, name):
+                return
+
+
+def _assigned(statement: ast.stmt) -> str | None:
+    """NAME of ``NAME = ...``."""
+    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+        target = statement.targets[0]
+        return target.id if isinstance(target, ast.Name) else None
+    return None
+
+
+def _mentions(node: ast.AST, name: str) -> bool:
+    return any(isinstance(n, ast.Name) and n.id == name for n in ast.walk(node))
+
+
+def _added(statement: ast.stmt, name: str) -> ast.expr | None:
+    """x of ``NAME += x``, ``NAME = NAME + x`` or ``NAME = x + NAME``."""
+    if isinstance(statement, ast.AugAssign) and isinstance(statement.op, ast.Add):
+        target: ast.expr = statement.target
+        terms = [statement.value]
+    elif _assigned(statement) and isinstance(getattr(statement, 'value', None), ast.BinOp):
+        both = cast(ast.BinOp, cast(ast.Assign, statement).value)
+        if not isinstance(both.op, ast.Add):
+            return None
+        target = cast(ast.Assign, statement).targets[0]
+        terms = [t for t in (both.left, both.right) if not _mentions(t, name)]
+        if not all(isinstance(t, ast.Name) for t in (both.left, both.right) if t not in terms):
+            return None
+    else:
+        return None
+    same = isinstance(target, ast.Name) and target.id == name
+    return terms[0] if same and len(terms) == 1 and not _mentions(terms[0], name) else None
+
+
+def _leaves_alone(statement: ast.stmt, name: str) -> bool:
+    """Whether a statement goes on to the next, and has nothing to do with a variable."""
+    leaves = (ast.Return, ast.Raise, ast.Break, ast.Continue, ast.FunctionDef, ast.Yield)
+    return not any(isinstance(n, leaves) for n in ast.walk(statement)) and not _mentions(
+        statement, name
+    )
+
+
+def _compiled(method: _Method, node: ast.FunctionDef) -> FunctionType:
+    """The undecorated function of a method with another body."""
     old = method.function
-    node = copy.deepcopy(method.node)
     node.decorator_list = []
     node.returns = None
-    node = _Calls(method.self_name, calls).visit(node)
     # In a class of the owner's name, so that private names are mangled and __class__ is a cell; in
     # a function that has the other free variables.
     body = ast.ClassDef(method.owner.__name__, [], [], [node], [])

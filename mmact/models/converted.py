@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
+from .. import conversion
 from ..conversion import convert
 from ..registry import MODELS
 
@@ -23,6 +24,7 @@ def Converted(  # noqa: N802 - the name of a type in configs
     sharing: str = 'site',
     min_size: int = 2,
     max_error: float | None = None,
+    fuse: bool = False,
     **kwargs,
 ) -> nn.Module:
     """Builds a model, converts its activations and returns it; the report goes to the log.
@@ -31,7 +33,7 @@ def Converted(  # noqa: N802 - the name of a type in configs
 
     Args:
         original: Type of the model, as the config had it.
-        act_cfg: As of :func:`mmact.convert`, like all others but the last.
+        act_cfg: As of :func:`mmact.convert`, like all others but the last two.
         include: What to convert.
         exclude: What to leave as it is.
         replaces: Kinds of activations to replace.
@@ -39,6 +41,7 @@ def Converted(  # noqa: N802 - the name of a type in configs
         sharing: ``'site'`` or ``'module'``.
         min_size: Smallest feature map whose activation is replaced.
         max_error: Largest error of a start that is accepted.
+        fuse: Whether BatchNorms and the activations behind them become one op (:func:`mmact.fuse`).
         **kwargs: Arguments of ``original``.
 
     Returns:
@@ -67,4 +70,8 @@ def Converted(  # noqa: N802 - the name of a type in configs
     if not report.replaced:
         raise ValueError(f'mmact.Converted: nothing in {original} was replaced. {report}')
     print_log(f'mmact.Converted: {original}: {report}', 'current')
+    if fuse:
+        places = conversion.fuse(model)
+        text = f'{places} places run BatchNorm and activation as one op'
+        print_log(f'mmact.Converted: {text}', 'current')
     return model

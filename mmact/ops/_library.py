@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ._arguments import integer, one_of, parameters, refuse
 from ._compat import TAGGED, register_autograd, register_fake
-from ._transforms import gradients, use_reference
+from ._transforms import use_reference
 
 LIBRARY = torch.library.Library('mmact', 'DEF')
 
@@ -113,90 +113,6 @@ def once_differentiable(name: str, reference: str | None = None) -> None:
         )
 
     register_autograd(f'mmact::{name}_bwd', refuse, lib=LIBRARY)
-
-
-def define_elementwise(
-    name: str,
-    arguments: str,
-    learned: tuple[int, ...],
-    forward: Callable,
-    backward: Callable,
-    *,
-    quick: Callable | None = None,
-    differentiable: str | None = None,
-) -> None:
-    """Defines ``name(Tensor x, ARGUMENTS) -> Tensor`` and ``name_bwd``, with their derivatives.
-
-    The result is like x. ``name_bwd`` takes its gradient and the same arguments; it returns
-    gradients of x and of the learned tensors, in their shapes and dtypes (empty ones for tensors
-    that are None).
-
-    Args:
-        name: Name of the op without namespace.
-        arguments: The schema's arguments after x, tensors first.
-        learned: Positions of the tensors that have gradients, counted with x as 0.
-        forward: The reference: (x, *arguments) -> y, in operations that autograd differentiates.
-            It answers second derivatives too.
-        backward: The reference's gradients: (grad, x, *arguments) -> (gradient of x, those of the
-            learned tensors).
-        quick: Takes forward's place where no derivative is asked for.
-        differentiable: Where users find ``forward``; by default ``mmact.ops.reference.NAME``.
-    """
-    num_tensors = 1 + arguments.count('Tensor')
-    targets = (0, *learned)
-
-    def eager(x: Tensor, *rest):
-        return dense(x, (quick or forward)(x, *rest))
-
-    def eager_bwd(grad: Tensor, x: Tensor, *rest):
-        gx, *others = backward(grad, x, *rest)
-        return (dense(x, gx), *(x.new_empty(0) if g is None else g for g in others))
-
-    def fake(x: Tensor, *rest):
-        return torch.empty_like(x)
-
-    def fake_bwd(grad: Tensor, *inputs):
-        x, tensors = inputs[0], [inputs[i] for i in learned]
-        shapes = [x.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
-        return (torch.empty_like(x), *shapes)
-
-    results = ', '.join(['Tensor'] * len(targets))
-    define(f'{name}(Tensor x, {arguments}) -> Tensor', eager, fake)
-    define(f'{name}_bwd(Tensor grad, Tensor x, {arguments}) -> ({results})', eager_bwd, fake_bwd)
-
-    def differentiable_bwd(grad: Tensor, *inputs):
-        tensors, settings = inputs[:num_tensors], inputs[num_tensors:]
-
-        def function(*wanted):
-            given = dict(zip(targets, wanted, strict=True))
-            return forward(*(given.get(i, t) for i, t in enumerate(tensors)), *settings)
-
-        found = gradients(function, [tensors[i] for i in targets], grad)
-        return tuple(inputs[0].new_empty(0) if g is None else g for g in found)
-
-    LIBRARY.define(
-        f'{name}_bwd_differentiable(Tensor grad, Tensor x, {arguments}) -> ({results})', **TAGGED
-    )
-    LIBRARY.impl(f'{name}_bwd_differentiable', differentiable_bwd, 'CompositeImplicitAutograd')
-
-    def setup_context(ctx: Any, inputs: tuple, output: Any):
-        ctx.save_for_backward(*inputs[:num_tensors])
-        ctx.settings = inputs[num_tensors:]
-
-    def run_backward(ctx: Any, grad: Tensor):
-        suffix = 'bwd_differentiable' if torch.is_grad_enabled() else 'bwd'
-        op = getattr(torch.ops.mmact, f'{name}_{suffix}')
-        found = op(grad, *ctx.saved_tensors, *ctx.settings)
-        given: list[Tensor | None] = [None] * (num_tensors + len(ctx.settings))
-        for i, g in zip(targets, found, strict=True):
-            if ctx.needs_input_grad[i]:
-                given[i] = g
-        return tuple(given)
-
-    # The extension brings its own.
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(f'mmact::{name}', 'Autograd'):
-        register_autograd(f'mmact::{name}', run_backward, setup_context=setup_context, lib=LIBRARY)
-    once_differentiable(name, differentiable)
 
 
 def check_vectors(name: str, x: Tensor, **vectors: Tensor) -> int:

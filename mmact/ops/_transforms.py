@@ -14,18 +14,19 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.onnx import is_in_onnx_export
 
 from ._compat import transforms_active
 
 
 def transforming() -> bool:
     """Whether a transform of torch.func or a level of forward-mode differentiation is active."""
-    return transforms_active() or forward_ad._current_level >= 0
+    return forward_ad._current_level >= 0 or transforms_active()
 
 
 def use_reference() -> bool:
     """Whether the public form of an op has to be made of PyTorch's operations."""
-    return transforming() or torch.onnx.is_in_onnx_export()
+    return transforming() or is_in_onnx_export()
 
 
 def gradients(function: Callable, inputs: Sequence[Tensor | None], grad: Tensor) -> list:

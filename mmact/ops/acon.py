@@ -7,13 +7,13 @@ Paper: Activate or Not: Learning Customized Activation.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from . import reference
 from ._arguments import dense_floats
-from ._library import check_groups, check_vectors, define_elementwise
-from ._transforms import use_reference
+from ._elementwise import call, define_elementwise
+from ._library import check_groups, check_vectors
+from .norm import Norm
 
 define_elementwise(
     'acon',
@@ -24,7 +24,14 @@ define_elementwise(
 )
 
 
-def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1) -> Tensor:
+def acon(
+    x: Tensor,
+    p1: Tensor,
+    p2: Tensor,
+    beta: Tensor,
+    channel_dim: int = 1,
+    norm: Norm | None = None,
+) -> Tensor:
     """ACON-C: ``(p1 - p2) x * sigmoid(beta (p1 - p2) x) + p2 x``.
 
     Args:
@@ -34,6 +41,7 @@ def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1) 
         p2: (G,).
         beta: (G,).
         channel_dim: Dimension of x that holds the channels. Ignored if G is 1.
+        norm: What stands in front, and is done in the same pass.
 
     Returns:
         Tensor of x's shape, dtype and memory format. NaN gives NaN; an infinite x gives the limit,
@@ -46,6 +54,4 @@ def acon(x: Tensor, p1: Tensor, p2: Tensor, beta: Tensor, channel_dim: int = 1) 
     dense_floats('acon', 'x', x)
     groups = check_vectors('acon', x, p1=p1, p2=p2, beta=beta)
     channel_dim = check_groups('acon', x, groups, channel_dim)
-    if use_reference():
-        return reference.acon(x, p1, p2, beta, channel_dim)
-    return torch.ops.mmact.acon(x, p1, p2, beta, channel_dim)
+    return call('acon', x, p1, p2, beta, channel_dim, norm=norm)

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from ._arguments import dense_floats, flag, parameters
+from .norm import Norm
 from .piecewise_linear import piecewise_linear
 from .reference import ARELU_CLAMP
 
 
-def arelu(x: Tensor, alpha: Tensor, beta: Tensor, residual: bool = True) -> Tensor:
+def arelu(
+    x: Tensor, alpha: Tensor, beta: Tensor, residual: bool = True, norm: Norm | None = None
+) -> Tensor:
     """Attention-based Rectified Linear Unit: ``C(alpha) * x`` below 0, else ``(1 + s(beta)) * x``.
 
     C clamps to [0.01, 0.99] and passes no gradient outside, s is the sigmoid. Forward reads x once
@@ -27,6 +30,7 @@ def arelu(x: Tensor, alpha: Tensor, beta: Tensor, residual: bool = True) -> Tens
         beta: One number.
         residual: False for the attention alone (ELSA, section 3.2), which is added to ReLU
             to make AReLU: ``C(alpha) * x`` below 0, else ``s(beta) * x``.
+        norm: What stands in front, and is done in the same pass.
 
     Returns:
         Tensor of x's shape, dtype and memory format. The gradient of x below 0 is C(alpha); section
@@ -45,4 +49,4 @@ def arelu(x: Tensor, alpha: Tensor, beta: Tensor, residual: bool = True) -> Tens
     above = beta.reshape(1, 1).sigmoid() + float(residual)
     slopes = torch.cat([below, above], 1)
     zeros = slopes.new_zeros(slopes.shape)
-    return piecewise_linear(x, zeros[:, :1], slopes, zeros)
+    return piecewise_linear(x, zeros[:, :1], slopes, zeros, norm=norm)

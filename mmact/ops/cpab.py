@@ -29,16 +29,11 @@ from torch import Tensor
 from . import _exportable
 from ._arguments import choice, dense_floats, number, parameters, refuse, several
 from ._compat import TAGGED, register_autograd, register_fake
+from ._elementwise import call, define_elementwise
 from ._exportable import cummax, diff, expm1, ndtr, searchsorted, sort
-from ._library import (
-    LIBRARY,
-    check_groups,
-    define_elementwise,
-    dense,
-    has_kernel,
-    once_differentiable,
-)
+from ._library import LIBRARY, check_groups, dense, has_kernel, once_differentiable
 from ._transforms import gradients, use_reference
+from .norm import Norm
 from .reference import opmath_dtype
 
 #: Largest velocity that acts, in cells of the tessellation per unit of time. Slopes of the field
@@ -504,6 +499,7 @@ def cpab(
     extend: str = 'identity',
     factor: str = 'one',
     negative_slope: float = 0.0,
+    norm: Norm | None = None,
 ) -> Tensor:
     """CPAB transformation T(x): where a velocity field carries x in one unit of time.
 
@@ -529,6 +525,7 @@ def cpab(
             function of x; ``'gelu_below_0'``, the same for x < 0 and 1 beyond; ``'leaky'``,
             negative_slope where x < 0 is outside of [a, b], else 1.
         negative_slope: Of ``'leaky'``.
+        norm: What stands in front, and is done in the same pass.
 
     Returns:
         Tensor of x's shape, dtype and memory format. NaN gives NaN, and infinities the limits of
@@ -550,9 +547,7 @@ def cpab(
     negative_slope = number('cpab', 'negative_slope', negative_slope)
     channel_dim = check_groups('cpab', x, theta.size(0), channel_dim)
     breakpoints, table = _table(x, theta, domain, extend)
-    if use_reference():
-        return apply_table(x, breakpoints, table, channel_dim, factor, negative_slope)
-    return torch.ops.mmact.cpab(x, breakpoints, table, channel_dim, factor, negative_slope)
+    return call('cpab', x, breakpoints, table, channel_dim, factor, negative_slope, norm=norm)
 
 
 def check_domain(name: str, domain: tuple[float, float]) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import reference
 from ._arguments import dense_floats, integer, parameters
-from ._library import define_elementwise
+from ._elementwise import define_elementwise
 from ._transforms import use_reference
 
 #: Largest K that the kernels take; above it the eager form runs.
@@ -25,6 +25,7 @@ define_elementwise(
     (1, 2),
     reference.dyrelu,
     reference.dyrelu_bwd,
+    norm=False,
 )
 
 

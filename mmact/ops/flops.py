@@ -87,7 +87,19 @@ MADDS: dict[str, Callable[..., int]] = {
     'cpab_bwd': lambda grad, *args: 2 * _cpab(*args),
     'cpab_table_bwd': lambda *args: 0,
     'xielu_bwd': lambda grad, *args: 2 * _xielu(*args),
+    'batch_statistics': lambda *args: 0,
 }
+
+
+def _behind_norm(madds: Callable[..., int]) -> Callable[..., int]:
+    """The op's own; PyTorch's counter counts none for a BatchNorm."""
+    return lambda x, *args: madds(x, *args[5:-2])
+
+
+for _name in ('acon', 'cpab', 'pau', 'piecewise_linear', 'pwlu', 'xielu'):
+    _madds = _behind_norm(MADDS[_name])
+    MADDS[f'{_name}_norm'] = _madds
+    MADDS[f'{_name}_norm_bwd'] = lambda grad, *args, _madds=_madds: 2 * _madds(*args)
 
 
 def _operations(madds: Callable[..., int]) -> Callable[..., int]:

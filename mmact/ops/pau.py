@@ -13,8 +13,9 @@ from torch import Tensor
 
 from . import reference
 from ._arguments import choice, dense_floats, number, parameters, refuse
-from ._library import check_groups, define_elementwise
-from ._transforms import use_reference
+from ._elementwise import call, define_elementwise
+from ._library import check_groups
+from .norm import Norm
 
 #: Highest order of numerator and denominator.
 MAX_ORDER = 32
@@ -62,6 +63,7 @@ def pau(
     version: str = 'B',
     noise: float = 0.0,
     seed: Tensor | None = None,
+    norm: Norm | None = None,
 ) -> Tensor:
     """Padé Activation Unit: the ratio P(x) / Q(x) of two polynomials, Eq. 2.
 
@@ -90,6 +92,7 @@ def pau(
         seed: int64 tensor of one element, on x's device, that decides the draw: the same seed gives
             the same noise on every device (elements count in the order of their memory). None draws
             a seed from PyTorch's generator of that device. Backward keeps nothing but the seed.
+        norm: What stands in front, and is done in the same pass.
 
     Returns:
         Tensor of x's shape, dtype and memory format. Finite wherever the exact ratio is in range,
@@ -128,6 +131,4 @@ def pau(
         refuse('pau', 'seed', 'an int64 tensor of one element', seed, TypeError)
     elif seed.device != x.device:
         raise ValueError(f'pau: seed is on {seed.device}, but x is on {x.device}')
-    if use_reference():
-        return reference.pau(x, numerator, denominator, channel_dim, version, noise, seed)
-    return torch.ops.mmact.pau(x, numerator, denominator, seed, noise, version, channel_dim)
+    return call('pau', x, numerator, denominator, seed, noise, version, channel_dim, norm=norm)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from . import reference
 from ._arguments import dense_floats, parameters
-from ._library import check_groups, define_elementwise
-from ._transforms import use_reference
+from ._elementwise import call, define_elementwise
+from ._library import check_groups
+from .norm import Norm
 
 
 def _backward(
@@ -52,7 +53,12 @@ def _by_pieces(
 
 
 def piecewise_linear(
-    x: Tensor, breakpoints: Tensor, slopes: Tensor, offsets: Tensor, channel_dim: int = 1
+    x: Tensor,
+    breakpoints: Tensor,
+    slopes: Tensor,
+    offsets: Tensor,
+    channel_dim: int = 1,
+    norm: Norm | None = None,
 ) -> Tensor:
     """``slopes[k] * x + offsets[k]``, where k is the number of breakpoints that are <= x.
 
@@ -63,6 +69,7 @@ def piecewise_linear(
         slopes: (G, S + 1).
         offsets: (G, S + 1).
         channel_dim: Dimension of x that holds the channels. Ignored if G is 1.
+        norm: What stands in front, and is done in the same pass.
 
     Returns:
         Tensor of x's shape, dtype and memory format. NaN gives NaN; an infinite x gives an infinity
@@ -92,7 +99,7 @@ def piecewise_linear(
                 f'breakpoints of shape {tuple(breakpoints.shape)}, got {tuple(value.shape)}'
             )
     channel_dim = check_groups('piecewise_linear', x, groups, channel_dim)
-    if use_reference():
-        form = _by_pieces if torch.onnx.is_in_onnx_export() else reference.piecewise_linear
-        return form(x, breakpoints, slopes, offsets, channel_dim)
-    return torch.ops.mmact.piecewise_linear(x, breakpoints, slopes, offsets, channel_dim)
+    tables_in_order = (breakpoints, slopes, offsets)
+    return call(
+        'piecewise_linear', x, *tables_in_order, channel_dim, norm=norm, exported=_by_pieces
+    )

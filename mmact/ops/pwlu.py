@@ -13,8 +13,9 @@ from torch import Tensor
 
 from . import reference
 from ._arguments import dense_floats, flag, parameters
-from ._library import check_groups, define_elementwise
-from ._transforms import use_reference
+from ._elementwise import call, define_elementwise
+from ._library import check_groups
+from .norm import Norm
 
 # The inference form only calculates another way. The dispatcher leaves it out where it is False.
 _COUNT = 6  # of the other arguments after x
@@ -77,6 +78,7 @@ def _by_table(
     right_slope: Tensor,
     points: Tensor,
     channel_dim: int,
+    inference: bool = True,
 ) -> Tensor:
     """Section 4.3 in PyTorch's operations, as few as there can be: what ONNX gets.
 
@@ -119,6 +121,7 @@ def pwlu(
     points: Tensor,
     channel_dim: int = 1,
     inference: bool = False,
+    norm: Norm | None = None,
 ) -> Tensor:
     """Piecewise Linear Unit, Eq. 1 to 4.
 
@@ -138,6 +141,7 @@ def pwlu(
         channel_dim: Dimension of x that holds the channels. Ignored if G is 1.
         inference: Evaluate with the slope and offset tables of section 4.3, one multiply-add per
             element. Equal to the other form up to rounding; differentiable all the same.
+        norm: What stands in front, and is done in the same pass.
 
     Returns:
         Tensor of x's shape, dtype and memory format. NaN and infinite inputs give non-finite
@@ -150,9 +154,6 @@ def pwlu(
     """
     channel_dim = _check(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
     flag('pwlu', 'inference', inference)
-    if use_reference():
-        form = _by_table if torch.onnx.is_in_onnx_export() else reference.pwlu
-        return form(x, left_bound, right_bound, left_slope, right_slope, points, channel_dim)
-    return torch.ops.mmact.pwlu(
-        x, left_bound, right_bound, left_slope, right_slope, points, channel_dim, inference
-    )
+    parameters = (left_bound, right_bound, left_slope, right_slope, points)
+    settings = (channel_dim, inference)
+    return call('pwlu', x, *parameters, *settings, norm=norm, exported=_by_table)

@@ -7,13 +7,13 @@ Paper: Huang, Schlag, Deriving Activation Functions Using Integration, 2024.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from . import reference
 from ._arguments import dense_floats, number
-from ._library import check_groups, check_vectors, define_elementwise
-from ._transforms import use_reference
+from ._elementwise import call, define_elementwise
+from ._library import check_groups, check_vectors
+from .norm import Norm
 
 define_elementwise(
     'xielu',
@@ -25,7 +25,12 @@ define_elementwise(
 
 
 def xielu(
-    x: Tensor, raw_p: Tensor, raw_n: Tensor, beta: float = 0.5, channel_dim: int = 1
+    x: Tensor,
+    raw_p: Tensor,
+    raw_n: Tensor,
+    beta: float = 0.5,
+    channel_dim: int = 1,
+    norm: Norm | None = None,
 ) -> Tensor:
     """xIELU: ``alpha_p x^2 + beta x``, up to 0 ``alpha_n (exp(x) - 1 - x) + beta x``.
 
@@ -38,6 +43,7 @@ def xielu(
         raw_n: (G,).
         beta: Slope at 0.
         channel_dim: Dimension of x that holds the channels. Ignored if G is 1.
+        norm: What stands in front, and is done in the same pass.
 
     Returns:
         Tensor of x's shape, dtype and memory format. NaN gives NaN.
@@ -50,6 +56,4 @@ def xielu(
     beta = number('xielu', 'beta', beta)
     groups = check_vectors('xielu', x, raw_p=raw_p, raw_n=raw_n)
     channel_dim = check_groups('xielu', x, groups, channel_dim)
-    if use_reference():
-        return reference.xielu(x, raw_p, raw_n, beta, channel_dim)
-    return torch.ops.mmact.xielu(x, raw_p, raw_n, beta, channel_dim)
+    return call('xielu', x, raw_p, raw_n, beta, channel_dim, norm=norm)

@@ -88,6 +88,10 @@ def test_configs(path):
     cfg.model.pop('pretrained', None)
     if 'num_queries' in cfg.model:  # DINO's, more than a small picture has places for
         cfg.model.num_queries = 30
+    if cfg.model.original == 'MaskRCNN':  # the dry run need not look at a thousand boxes
+        cfg.model.train_cfg.rpn_proposal.max_per_img = 8
+        cfg.model.train_cfg.rcnn.sampler.num = 8
+        cfg.model.test_cfg.rpn.max_per_img = 8
     model = MODELS.build(dict(cfg.model, example=(1, 3, 128, 128)))
     kind = PWLU if 'pwlu' in path.stem else DiTAC
     acts = [m for m in model.modules() if isinstance(m, Activation)]

@@ -3,11 +3,10 @@
 """MobileNets: positions of activations, dynamic ones, widths, freezing, training, errors."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import run_code
 from torch import nn
 
 pytest.importorskip('mmengine')
@@ -295,7 +294,7 @@ def test_errors_of_v3_and_of_types():
         MobileNetV2(act_cfg=dict(type='DyReLUD'))
 
 
-def test_builds_from_config_in_any_scope_and_without_codebases():
+def test_builds_from_config_in_any_scope_and_without_codebases(tmp_path):
     for scope in ('mmdet', 'mmpose', 'mmseg'):
         pytest.importorskip(scope)
         cfg = dict(type='mmact.MobileNetV2', widen_factor=0.35, act_cfg=dict(type='DyReLUB'))
@@ -309,10 +308,10 @@ def test_builds_from_config_in_any_scope_and_without_codebases():
         '    net = MODELS.build(dict(type=f"mmact.{name}", act_cfg=dict(type="DyReLUB")))\n'
         'MODELS.build(dict(type="mmact.InvertedResidualHeatmapHead"))'
     )
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.returncode == 1
+    status, output = run_code(tmp_path, code)
+    assert status == 1
     assert re.match(
         "ImportError: mmact.InvertedResidualHeatmapHead extends MMPose's HeatmapHead, and mmpose "
         'is not installed: ',
-        result.stderr.strip().splitlines()[-1],
+        output.strip().splitlines()[-1],
     )

@@ -2,11 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """mmact.ResNet against MMDetection's: same numbers with ReLU, same keys, separate activations."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from processes import run_code
 from torch import nn
 
 pytest.importorskip('mmdet')
@@ -218,7 +216,7 @@ def test_unknown_activation_and_depth():
         ResNet(17)
 
 
-def test_without_mmdet_one_sentence_says_what_to_install():
+def test_without_mmdet_one_sentence_says_what_to_install(tmp_path):
     code = (
         'import sys; sys.modules["mmdet"] = None\n'
         'import mmact\n'
@@ -226,9 +224,9 @@ def test_without_mmdet_one_sentence_says_what_to_install():
         'assert MODELS.get("PWLU") is mmact.activations.PWLU\n'
         'MODELS.build(dict(type="mmact.ResNet", depth=18))'
     )
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1] == (
+    status, output = run_code(tmp_path, code)
+    assert status == 1
+    assert output.strip().splitlines()[-1] == (
         "ImportError: mmact.ResNet extends MMDetection's ResNet, and mmdet is not installed: "
         'pip install onedl-mmdetection (or mmdet)'
     )

@@ -2,11 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """mmact.ResNetV1c against MMSegmentation's: same numbers, same keys, separate activations."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from processes import run_code
 from torch import nn
 
 pytest.importorskip('mmseg')
@@ -155,7 +153,7 @@ def test_unknown_activation_and_depth():
         ResNetV1c(17)
 
 
-def test_without_mmseg_one_sentence_says_what_to_install():
+def test_without_mmseg_one_sentence_says_what_to_install(tmp_path):
     code = (
         # Neither, because importing MMDetection takes long.
         'import sys; sys.modules["mmseg"] = sys.modules["mmdet"] = None\n'
@@ -163,9 +161,9 @@ def test_without_mmseg_one_sentence_says_what_to_install():
         'from mmengine.registry import MODELS\n'
         'MODELS.build(dict(type="mmact.ResNetV1c", depth=18))'
     )
-    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr.strip().splitlines()[-1] == (
+    status, output = run_code(tmp_path, code)
+    assert status == 1
+    assert output.strip().splitlines()[-1] == (
         "ImportError: mmact.ResNetV1c extends MMSegmentation's ResNetV1c, and mmseg is not "
         'installed: pip install onedl-mmsegmentation (or mmsegmentation)'
     )

@@ -87,6 +87,11 @@ class Case:
         y = self.exact(x, *parameters, **settings)
         return (y, *self.gradients(grad, x, *parameters, **settings))
 
+    def exact_value(self, x: Tensor, parameters: list[Tensor], channel_dim: int) -> Tensor:
+        """Y alone, in float64 on the CPU."""
+        x, *parameters = (t.detach().cpu().double() for t in (x, *parameters))
+        return self.exact(x, *parameters, **self._on('cpu'), channel_dim=channel_dim)
+
     def _on(self, device: torch.device | str) -> dict:
         return {
             name: value.to(device) if isinstance(value, Tensor) else value

@@ -20,11 +20,11 @@ from .utils import (
     TORCH,
     Tolerance,
     assert_near,
-    cpu_supports,
     needs_opcheck,
     random_tensor,
     run_python,
     same_bits,
+    skip_level,
     with_gradients,
 )
 
@@ -203,8 +203,7 @@ def test_many_functions(device):
 
 @pytest.mark.parametrize('level', CPU_LEVELS)
 def test_every_instruction_set(level):
-    if not cpu_supports(level):
-        pytest.skip(f'this CPU has no {CPU_LEVELS[level]}')
+    skip_level(level)
     result = run_python(
         'import torch; torch.set_num_threads(1)\n'
         'from test_ops.test_dyrelu import *\n'

@@ -14,10 +14,12 @@ from mmact.activations import (
     XIELU,
     AconC,
     Activation,
+    AReLU,
     DiTAC,
     DyReLUB,
     DyReLUC,
     StarReLU,
+    norm_act,
 )
 from mmact.ops import flops
 
@@ -87,6 +89,17 @@ def test_mmengine_counts_the_same(cls):
         total = analyzer.total()
         assert not [name for name in analyzer.unsupported_ops() if name.startswith('mmact')]
     assert total == counted(model, x)  # the second's
+
+
+@pytest.mark.parametrize('make', [lambda: PWLU(C), PAU, DiTAC, lambda: AconC(C), XIELU, AReLU])
+def test_behind_a_norm(make):
+    act, bn, x = make(), nn.BatchNorm2d(C), torch.randn(B, C, H, W, requires_grad=True)
+    found = []
+    for function in (lambda: norm_act(bn, act, x), lambda: act(bn(x))):
+        with flop_counter.FlopCounterMode(display=False) as counter:
+            function().sum().backward()
+        found.append(counter.get_total_flops())
+    assert found[0] == found[1] > 0
 
 
 def test_a_detector():

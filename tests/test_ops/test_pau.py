@@ -71,11 +71,12 @@ def test_a_function_worked_out_by_hand():
     assert_near(gb, row(3 / 7, 9 / 7), 1e-15)  # -x^k sign(A) P / Q^2
 
 
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize('version', ['A', 'B', 'C'])
-def test_denominators_that_start_at_zero_learn(version, device):
+def test_denominators_that_start_at_zero_learn(version, dtype, device):
     """sign(0) = +1: with 0, they would have no gradient for ever."""
-    x = torch.linspace(0.5, 2, 7, dtype=torch.float64, device=device)
-    a, b = row(0.0, 1.0, 0.0, device=device), row(0.0, 0.0, 0.0, device=device)
+    x = torch.linspace(0.5, 2, 7, dtype=dtype, device=device)
+    a, b = (row(*numbers, device=device).to(dtype) for numbers in ((0.0, 1.0, 0.0), (0.0,) * 3))
     for function in (ops.pau, reference.pau):
         _, _, _, gb = with_gradients(
             lambda x, a, b, f=function: f(x, a, b, version=version), x, (a, b), torch.ones_like(x)
@@ -167,15 +168,19 @@ def test_large_inputs(device):
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
-def test_infinite_inputs_give_the_limit(dtype):
-    x = torch.tensor([INF, -INF], dtype=torch.float64).to(dtype)
-    a = row(1.0, 2.0, 3.0)
-    assert ops.pau(x, a, row(0.5)).tolist() == [INF, INF]  # like 6 x sign(x)
-    assert ops.pau(x, a, row(0.5), version='N').tolist() == [INF, -INF]
-    assert_near(ops.pau(x, a, row(0.5, -4.0)), torch.tensor([0.75, 0.75]), 1e-15)
-    assert ops.pau(x, a, row(0.5, 0.0, 2.0)).tolist() == [0, 0]
-    assert_near(ops.pau(x, row(1.0, 2.0, 0.0), row(0.0, 4.0)), torch.zeros(2), 0)
-    assert ops.pau(x, row(1.0, 2.0, 0.0), row(0.5)).tolist() == [4, -4]  # not inf * 0
+def test_infinite_inputs_give_the_limit(dtype, device):
+    x = torch.tensor([INF, -INF], dtype=torch.float64).to(device, dtype)
+
+    def at_infinity(above, below, **settings):
+        a, b = (row(*numbers, device=device) for numbers in (above, below))
+        return ops.pau(x, a, b, **settings).tolist()
+
+    assert at_infinity((1.0, 2.0, 3.0), (0.5,)) == [INF, INF]  # like 6 x sign(x)
+    assert at_infinity((1.0, 2.0, 3.0), (0.5,), version='N') == [INF, -INF]
+    assert at_infinity((1.0, 2.0, 3.0), (0.5, -4.0)) == [0.75, 0.75]
+    assert at_infinity((1.0, 2.0, 3.0), (0.5, 0.0, 2.0)) == [0, 0]
+    assert at_infinity((1.0, 2.0, 0.0), (0.0, 4.0)) == [0, 0]
+    assert at_infinity((1.0, 2.0, 0.0), (0.5,)) == [4, -4]  # not inf * 0
 
 
 def test_more_sets_than_one():

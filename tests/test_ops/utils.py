@@ -54,6 +54,14 @@ def cpu_supports(level: str) -> bool:
     return [*CPU_LEVELS].index(level) <= own
 
 
+def skip_level(level: str) -> None:
+    """Skips a test on a level that this CPU lacks, or that all other tests run on."""
+    if not cpu_supports(level):
+        pytest.skip(f'this CPU has no {CPU_LEVELS[level]}')
+    if torch.backends.cpu.get_cpu_capability() == CPU_LEVELS[level]:
+        pytest.skip(f'all other tests run on {CPU_LEVELS[level]}')
+
+
 # Layouts ------------------------------------------------------------------------------------------
 
 

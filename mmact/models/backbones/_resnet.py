@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...activations import norm_act
 from ...ops._arguments import indices, integer
 from ..activation import build_activation
 
@@ -20,12 +21,34 @@ _Codebase: Any = object
 
 
 class _Residual(_Codebase):
-    """A residual block whose sum can be recomputed in backward instead of kept."""
+    """A residual block: ``last(norm(branch(x)) + shortcut(x))``.
 
-    def _checkpointed_sum(self, x: Tensor) -> Tensor:
+    The sum can be recomputed in backward instead of kept.
+    """
+
+    def _branch(self, x: Tensor) -> Tensor:
+        """The result of the last convolution."""
+        raise NotImplementedError
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        return x if self.downsample is None else self.downsample(x)
+
+    def _sum(self, x: Tensor, norm: nn.Module) -> Tensor:
+        out = self._plugins(norm(self._branch(x)), 'after_conv3')
+        out += self._shortcut(x)
+        return out
+
+    def _plugins(self, x: Tensor, position: str) -> Tensor:
+        if not getattr(self, 'with_plugins', False):
+            return x
+        return self.forward_plugin(x, getattr(self, f'{position}_plugin_names'))
+
+    def _residual(self, x: Tensor, norm: nn.Module, act: nn.Module) -> Tensor:
         if self.with_cp and x.requires_grad:
-            return checkpoint(self._sum, x, use_reentrant=False)
-        return self._sum(x)
+            return act(checkpoint(self._sum, x, norm, use_reentrant=False))
+        if getattr(self, 'with_plugins', False):
+            return act(self._sum(x, norm))
+        return norm_act(norm, act, self._branch(x), self._shortcut(x))
 
 
 class BasicBlockMixin(_Residual):
@@ -44,15 +67,12 @@ class BasicBlockMixin(_Residual):
         self.act1 = build_activation(act_cfg, planes)
         self.act2 = build_activation(act_cfg, planes)
 
-    def _sum(self, x: Tensor) -> Tensor:
-        out = self.act1(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
-        out += x if self.downsample is None else self.downsample(x)
-        return out
+    def _branch(self, x: Tensor) -> Tensor:
+        return self.conv2(norm_act(self.norm1, self.act1, self.conv1(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inplanes, H, W) to (B, planes, H / stride, W / stride)."""
-        return self.act2(self._checkpointed_sum(x))
+        return self._residual(x, self.norm2, self.act2)
 
 
 class BottleneckMixin(_Residual):
@@ -72,23 +92,15 @@ class BottleneckMixin(_Residual):
         self.act2 = build_activation(act_cfg, planes)
         self.act3 = build_activation(act_cfg, planes * self.expansion)
 
-    def _plugins(self, x: Tensor, position: str) -> Tensor:
-        if not self.with_plugins:
-            return x
-        return self.forward_plugin(x, getattr(self, f'{position}_plugin_names'))
-
-    def _sum(self, x: Tensor) -> Tensor:
-        out = self.act1(self.norm1(self.conv1(x)))
+    def _branch(self, x: Tensor) -> Tensor:
+        out = norm_act(self.norm1, self.act1, self.conv1(x))
         out = self._plugins(out, 'after_conv1')
-        out = self.act2(self.norm2(self.conv2(out)))
-        out = self._plugins(out, 'after_conv2')
-        out = self._plugins(self.norm3(self.conv3(out)), 'after_conv3')
-        out += x if self.downsample is None else self.downsample(x)
-        return out
+        out = norm_act(self.norm2, self.act2, self.conv2(out))
+        return self.conv3(self._plugins(out, 'after_conv2'))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inplanes, H, W) to (B, 4 * planes, H / stride, W / stride)."""
-        return self.act3(self._checkpointed_sum(x))
+        return self._residual(x, self.norm3, self.act3)
 
 
 def _integers(owner: str, depth: int, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -153,7 +165,7 @@ class ResNetMixin(_Codebase):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Computes the feature maps of the stages in ``out_indices`` from images (B, 3, H, W)."""
-        x = self.stem(x) if self.deep_stem else self.act1(self.norm1(self.conv1(x)))
+        x = self.stem(x) if self.deep_stem else norm_act(self.norm1, self.act1, self.conv1(x))
         x = self.maxpool(x)
         outs = []
         for i, name in enumerate(self.res_layers):

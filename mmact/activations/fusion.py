@@ -1,0 +1,100 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""BatchNorm, the sum of a residual block and an activation in one pass over memory."""
+
+from __future__ import annotations
+
+import functools
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules import module as nn_module
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..ops import has_kernel
+from ..ops._compat import is_compiling
+from ..ops._transforms import use_reference
+from ..ops.norm import Norm
+from .base import Activation
+
+
+def norm_act(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None = None) -> Tensor:
+    """Returns ``act(norm(x) + residual)``, in one op where there is one for it.
+
+    Between norm and activation nothing is written or kept: a training keeps x and the result, as
+    with BatchNorm and an in-place ReLU. The norm's buffers are updated as by calling it. Gradients
+    differ from those of two calls by rounding.
+
+    One op it is if ``norm`` is a BatchNorm of PyTorch, ``act`` is a layer of mmact whose op takes a
+    norm, kernels for x's device are built, and nobody looks in between: no hooks on either, no
+    tracing, no transform of torch.func. Under torch.compile the two are called, for the compiler to
+    fuse. Second derivatives are those of the reference.
+
+    Args:
+        norm: A normalisation layer.
+        act: An activation.
+        x: (B, C, ...).
+        residual: Added to the normalised x, of its shape. Without the op it is added in place to
+            what ``norm`` returns.
+    """
+    if _in_one_op(norm, act, x, residual):
+        return act(x, _prepare(cast(_BatchNorm, norm), x, residual))
+    z = norm(x)
+    if residual is not None:
+        z += residual
+    return act(z)
+
+
+@functools.cache
+def _has_kernel(op: str, device_type: str) -> bool:
+    return has_kernel(f'{op}_norm', device_type)
+
+
+_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+_GLOBAL_HOOKS = (
+    nn_module._global_forward_hooks,
+    nn_module._global_forward_pre_hooks,
+    nn_module._global_backward_hooks,
+    nn_module._global_backward_pre_hooks,
+)
+
+
+def _in_one_op(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None) -> bool:
+    if not isinstance(act, Activation) or not act.elementwise_op or isinstance(x, fx.Proxy):
+        return False
+    if not isinstance(norm, _BatchNorm) or type(norm).forward is not _BatchNorm.forward:
+        return False
+    if is_compiling() or torch.jit.is_tracing() or use_reference():
+        return False
+    if any(_GLOBAL_HOOKS) or any(getattr(m, h) for m in (norm, act) for h in _HOOKS):
+        return False
+    if not _has_kernel(act.elementwise_op, x.device.type):
+        return False
+    if getattr(act, 'num_groups', 1) != 1 and getattr(act, 'channel_dim', 1) not in (None, 1):
+        return False
+    if act.sees_input and (residual is not None or not norm.training):
+        return False  # the norm does not tell what the input's statistics are
+    if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
+        return False
+    # What BatchNorm refuses it refuses itself, in its own words.
+    return x.dim() > 1 and x.size(1) == norm.num_features and x.numel() > x.size(1)
+
+
+def _prepare(bn: _BatchNorm, x: Tensor, residual: Tensor | None) -> Norm:
+    """What a call of BatchNorm does besides normalising: statistics and buffers."""
+    bn._check_input_dim(x)
+    constant = not bn.training and bn.running_mean is not None and bn.running_var is not None
+    if constant:
+        mean, var = cast(Tensor, bn.running_mean), cast(Tensor, bn.running_var)
+    else:
+        momentum = bn.momentum or 0.0
+        running: tuple[Tensor | None, Tensor | None] = (None, None)
+        if bn.training and bn.track_running_stats:
+            running = (bn.running_mean, bn.running_var)
+            if bn.num_batches_tracked is not None:
+                bn.num_batches_tracked.add_(1)
+                if bn.momentum is None:
+                    momentum = 1 / float(bn.num_batches_tracked)
+        mean, var = torch.ops.mmact.batch_statistics(x.detach(), *running, momentum)
+    return Norm(mean, var, bn.weight, bn.bias, bn.eps, residual, constant)
