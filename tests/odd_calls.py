@@ -179,6 +179,13 @@ def _function_targets() -> Iterator[tuple[str, Target]]:
             lambda: dict(model=net(), act_cfg=dict(type='PWLU'), example=(1, 3, 8, 8)),
         ),
     )
+    yield 'fuse', target(mmact.fuse, lambda: dict(model=learned()))
+    layers = lambda: dict(norm=nn.BatchNorm2d(CHANNELS), act=mmact.activations.PWLU(CHANNELS))  # noqa: E731
+    yield (
+        'norm_act',
+        # What does not fit is refused by the norm and by PyTorch's addition, in their words.
+        Target(mmact.activations.norm_act, lambda: dict(x=x(), **layers()), ('norm', 'act')),
+    )
     yield 'model_to_pwlu', target(model_to_pwlu, lambda: dict(model=learned(), max_error=1.0))
     yield (
         'fold_batch_norms',

@@ -28,7 +28,7 @@ LEVELS = {'default': 'DEFAULT', 'avx2': 'AVX2', 'avx512': 'AVX512'}
 # libraries in the right place, and is about the choice of kernels.
 TESTS = [
     *('test_extremes', 'test_elementwise', 'test_arelu', 'test_cpab', 'test_dyrelu', 'test_pau'),
-    'test_pwlu',
+    *('test_pwlu', 'test_norm'),
 ]
 LEFT_OUT = 'not instruction_set and not kernels and not fallback and not compile and not determin'
 FLAGS = [

@@ -8,11 +8,12 @@ import functools
 from typing import cast
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import has_kernel
+from ..ops._arguments import refuse
 from ..ops._compat import is_compiling
 from ..ops._transforms import use_reference
 from ..ops.norm import Norm
@@ -37,9 +38,15 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None
         x: (B, C, ...).
         residual: Added to the normalised x, of its shape. Without the op it is added in place to
             what ``norm`` returns.
+
+    Raises:
+        TypeError: If norm or act is not a module. What they refuse they say themselves.
     """
     if _in_one_op(norm, act, x, residual):
         return act(x, _prepare(cast(_BatchNorm, norm), x, residual))
+    for name, layer in (('norm', norm), ('act', act)):
+        if not isinstance(layer, nn.Module):
+            refuse('norm_act', name, 'a layer', layer, TypeError)
     z = norm(x)
     if residual is not None:
         z += residual
@@ -61,8 +68,8 @@ _GLOBAL_HOOKS = (
 
 
 def _in_one_op(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None) -> bool:
-    if not isinstance(act, Activation) or not act.elementwise_op or isinstance(x, fx.Proxy):
-        return False
+    if not isinstance(act, Activation) or not act.elementwise_op or not isinstance(x, Tensor):
+        return False  # a proxy, while torch.fx traces
     if not isinstance(norm, _BatchNorm) or type(norm).forward is not _BatchNorm.forward:
         return False
     if is_compiling() or torch.jit.is_tracing() or use_reference():
@@ -75,8 +82,10 @@ def _in_one_op(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | No
         return False
     if act.sees_input and (residual is not None or not norm.training):
         return False  # the norm does not tell what the input's statistics are
-    if residual is not None and (residual.shape != x.shape or residual.dtype != x.dtype):
-        return False
+    if residual is not None:
+        like = isinstance(residual, Tensor) and residual.shape == x.shape
+        if not like or residual.dtype != x.dtype or residual.layout is not torch.strided:
+            return False
     # What BatchNorm refuses it refuses itself, in its own words.
     return x.dim() > 1 and x.size(1) == norm.num_features and x.numel() > x.size(1)
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ._arguments import refuse
 from ._compat import TAGGED, register_autograd
 from ._library import LIBRARY, define, dense, once_differentiable
 from ._transforms import gradients, use_reference
@@ -38,6 +39,8 @@ def call(
         norm: What stands in front of it.
         exported: The reference's form for ONNX, if that is another.
     """
+    if norm is not None and not isinstance(norm, Norm):
+        refuse(name, 'norm', 'a Norm', norm, TypeError)
     if use_reference():
         form = exported if torch.onnx.is_in_onnx_export() else None
         z = x if norm is None else norm.reference(x)
