@@ -63,7 +63,8 @@ using mmact::cuda::kSharedLimit;
 using mmact::cuda::mmact_block_memory;
 
 constexpr int kWarp = 32;
-constexpr size_t kStack = 128 * 1024;
+// Not a power of two apart, or the ends of all stacks would share a few lines of the caches.
+constexpr size_t kStack = 128 * 1024 + 192;
 constexpr unsigned kMaxThreads = 1024;
 
 enum class State { kReady, kBarrier, kShuffle, kDone };

@@ -109,7 +109,7 @@ TESTS = {
     'Pwlu': 'pwlu', 'Pau': 'pau or polynomial or rational', 'PiecewiseLinear': 'relu or linear',
     'Cpab': 'cpab or ditac', PWLU_OP: 'pwlu', CPAB_TABLE: 'test_cpab', DYRELU: 'dyrelu',
 }  # fmt: skip
-FILES = ('dyrelu', 'pwlu', 'pau', 'cpab', 'elementwise', 'cuda')
+FILES = ('arelu', 'dyrelu', 'pwlu', 'pau', 'cpab', 'elementwise', 'cuda')
 
 
 def source_of(part: str | tuple[str, ...], csrc: Path) -> str:

@@ -10,7 +10,7 @@ import torch
 from mmact import ops
 from mmact.ops import reference
 
-from .utils import assert_near, random_tensor, with_gradients
+from .utils import DTYPES, assert_near, random_tensor, with_gradients
 
 
 def numbers(*values):
@@ -62,20 +62,37 @@ def test_arelu_wants_one_number_each():
 # Piecewise-linear tables --------------------------------------------------------------------------
 
 
-def test_a_table_worked_out_by_hand():
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+def test_a_table_worked_out_by_hand(dtype, device):
     """Breakpoints -1 and 2 belong to the segment on their right; so does a jump there."""
-    table = [numbers(-1, 2)[None], numbers(1, 0, -2)[None], numbers(3, 5, 10)[None]]
-    x = numbers(-4, -1, 0, 2, 3)
-    y, gx, g_slopes, g_offsets = with_gradients(
-        lambda x, s, o: ops.piecewise_linear(x, table[0], s, o),
-        x,
-        table[1:],
-        numbers(1, 2, 3, 4, 5),
+
+    def given(*values):
+        return numbers(*values).to(device, dtype)
+
+    def run(*table):
+        return with_gradients(
+            lambda x, s, o: ops.piecewise_linear(x, table[0], s, o),
+            given(-4, -1, 0, 2, 3),
+            table[1:],
+            given(1, 2, 3, 4, 5),
+        )
+
+    def same(actual, *expected):
+        return torch.equal(actual.flatten(), given(*expected))
+
+    y, gx, g_slopes, g_offsets = run(
+        given(-1, 2)[None], given(1, 0, -2)[None], given(3, 5, 10)[None]
     )
-    assert torch.equal(y, numbers(-1, 5, 5, 6, 4))
-    assert torch.equal(gx, numbers(1, 0, 0, -8, -10))
-    assert torch.equal(g_slopes, numbers(-4, -2, 4 * 2 + 5 * 3)[None])
-    assert torch.equal(g_offsets, numbers(1, 2 + 3, 4 + 5)[None])
+    assert same(y, -1, 5, 5, 6, 4)
+    assert same(gx, 1, 0, 0, -8, -10)
+    assert same(g_slopes, -4, -2, 4 * 2 + 5 * 3)
+    assert same(g_offsets, 1, 2 + 3, 4 + 5)
+    # One breakpoint alone has kernels of its own.
+    y, gx, g_slopes, g_offsets = run(given(2)[None], given(1, -2)[None], given(3, 10)[None])
+    assert same(y, -1, 2, 3, 6, 4)
+    assert same(gx, 1, 2, 3, -8, -10)
+    assert same(g_slopes, -4 - 2, 4 * 2 + 5 * 3)
+    assert same(g_offsets, 1 + 2 + 3, 4 + 5)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)

@@ -233,6 +233,27 @@ def test_noise_multiplies_every_coefficient():
     assert_near(y, expected, 1e-15)
 
 
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
+def test_noise_multiplies_coefficients_of_large_inputs(dtype, device):
+    """So large that powers overflow: the ratio is that of the leading coefficients."""
+    x = torch.tensor([1, -1], dtype=dtype).repeat(50) * (1e200 if dtype == torch.float64 else 1e30)
+    seed, alpha = torch.tensor([2**40 + 17]), 0.25
+    a, b = (row(*n, dtype=dtype, device=device) for n in ((1.0, 2.0, 3.0), (0.5, -4.0)))
+    y, _, ga, gb = with_gradients(
+        lambda x, a, b: ops.pau(x, a, b, noise=alpha, seed=seed.to(device)),
+        x.to(device),
+        (a, b),
+        torch.ones_like(x, device=device),
+    )
+    above, below = (1 + alpha * reference.pau_noise(x.double(), 1, 0, seed, r) for r in (2, 5))
+    expected = 0.75 * above / below
+    limit = 10 * torch.finfo(dtype).eps
+    assert_near(y, expected, limit)
+    # Of 3 f / (4 g) to 3 and -4.
+    assert_near(ga / len(x), torch.tensor([[0, 0, expected.mean() / 3]]), limit)
+    assert_near(gb / len(x), torch.tensor([[0, expected.mean() / 4]]), limit)
+
+
 def test_noise_follows_the_generator_and_not_the_number_of_threads():
     x, a, b = random_tensor((4, 3, 100, 100), torch.float32), row(0.0, 1.0), row(0.5)
 
