@@ -132,3 +132,27 @@ def test_the_tables_of_choosing_are_up_to_date(monkeypatch):
     pytest.importorskip('mmengine')
     monkeypatch.syspath_prepend(ROOT / 'tools/misc')
     run(f'python {ROOT}/tools/misc/print_choosing.py --check', monkeypatch)
+
+
+def test_the_configs_of_learning_are_valid():
+    pytest.importorskip('mmengine')
+    from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
+
+    import mmact  # noqa: F401
+
+    built = set()
+    for block in FENCE.finditer((DOCS / 'learning.md').read_text(encoding='utf-8')):
+        config = {}
+        exec(block['code'], config)
+        built.update(type(HOOKS.build(hook)).__name__ for hook in config.get('custom_hooks', ()))
+        if wrapper := config.get('optim_wrapper'):
+            cfg = dict(type=wrapper['constructor'], paramwise_cfg=wrapper.get('paramwise_cfg'))
+            optimizer = dict(type='SGD', lr=0.02, weight_decay=1e-4)
+            cfg['optim_wrapper_cfg'] = dict(optimizer=optimizer)
+            built.add(type(OPTIM_WRAPPER_CONSTRUCTORS.build(cfg)).__name__)
+    assert built == {
+        'ActivationParamConstructor',
+        'ActivationRegularizerHook',
+        'LearnedActivationHook',
+        'PWLURealignHook',
+    }
