@@ -179,7 +179,7 @@ def to_pwlu(
             _take_channels(layer, activation)
             return layer.train(activation.training), error
     raise ValueError(
-        f'to_pwlu: with {count} intervals on [{left}, {right}] the error of {f.name} is '
+        f'to_pwlu: with num_intervals={count} on [{left}, {right}] the error of {f.name} is '
         f'{error:.3g}, above max_error={max_error:g}; allow more intervals or a larger error, or '
         f'narrow the bounds (a function that jumps cannot be reached)'
     )

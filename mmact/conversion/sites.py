@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 
-from ..ops._arguments import refuse
+from ..ops._arguments import refuse, shown
 from .dry_run import Call, DryRun, FunctionalSite
 from .kinds import REPLACES, STAYS, Original, kind_of, original_of
 from .report import Kept
@@ -156,14 +156,15 @@ class Selection:
 
 
 def _patterns(name: str, given: Iterable[str | type] | str | type) -> list[re.Pattern | type]:
-    one = isinstance(given, (str, type)) or not isinstance(given, Iterable)
+    # Tensors can be iterated over, some of them not without an error of PyTorch's.
+    one = isinstance(given, (str, type, Tensor)) or not isinstance(given, Iterable)
     try:
         given = [given] if one else list(given)  # type: ignore[list-item, arg-type]
         return [p if isinstance(p, type) else re.compile(p) for p in given]
     except (re.error, TypeError) as error:
         raise ValueError(
             f'convert: {name} must hold names or regular expressions of paths, or classes; got '
-            f'{given!r} ({error})'
+            f'{shown(given)} ({error})'
         ) from None
 
 

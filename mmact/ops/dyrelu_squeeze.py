@@ -155,7 +155,7 @@ def dyrelu_squeeze(
     if weight is not None and weight.shape != (x.size(channel_dim),):
         raise ValueError(
             f'dyrelu_squeeze: weight must have shape ({x.size(channel_dim)},) to go with x of '
-            f'shape {tuple(x.shape)}, got {tuple(weight.shape)}'
+            f'shape {tuple(x.shape)} and channel_dim={channel_dim}, got {tuple(weight.shape)}'
         )
     if use_reference():
         return x, *reference.dyrelu_squeeze(x, weight, channel_dim)

@@ -44,6 +44,8 @@ def input_quantiles(samples: Tensor, levels: tuple[float, ...] = (0.05, 0.95)) -
         number('input_quantiles', 'levels', level, 0, 1, wanted=wanted)
         for level in sequence('input_quantiles', 'levels', levels, wanted)
     )
+    if samples.numel() == 0:
+        return samples.new_full((samples.size(0), len(levels)), torch.nan, dtype=torch.float64)
     return torch.nanquantile(samples.double(), torch.tensor(levels).double(), dim=1).T
 
 

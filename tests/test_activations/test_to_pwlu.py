@@ -103,7 +103,7 @@ def test_number_of_intervals_and_error():
     wide, narrow = (to_pwlu(act, n, max_error=1)[1] for n in (64, 128))
     assert wide == pytest.approx(0.25**2 / 16, rel=0.05)
     assert wide / narrow == pytest.approx(4, rel=0.05)
-    with pytest.raises(ValueError, match=r'with 8 intervals on \[-8.0, 8.0\] the error of SiLU'):
+    with pytest.raises(ValueError, match=r'num_intervals=8 on \[-8.0, 8.0\] the error of SiLU'):
         to_pwlu(act, 8)
 
 

@@ -114,7 +114,7 @@ def _integers(owner: str, depth: int, given: dict[str, Any]) -> tuple[int, dict[
     found = dict(given)
     last = found['num_stages'] = integer(owner, 'num_stages', given.get('num_stages', 4))
     for name in ('in_channels', 'stem_channels', 'base_channels'):
-        if name in given and (name, given[name]) != ('stem_channels', None):
+        if name in given and not (name == 'stem_channels' and given[name] is None):
             found[name] = integer(owner, name, given[name], 1)
     frozen = given.get('frozen_stages', -1)
     found['frozen_stages'] = integer(owner, 'frozen_stages', frozen, -1, max(last, 0))

@@ -11,6 +11,7 @@ from mmdet.models.necks import DyHead as MMDetDyHead
 from torch import Tensor, nn
 
 from ...activations import DyReLUB
+from ...ops._arguments import integer
 from ...registry import MODELS
 
 
@@ -24,7 +25,7 @@ class TaskAwareAttention(DyReLUB):
     """
 
     def __init__(self, num_channels: int) -> None:
-        super().__init__(num_channels, reduction=4)
+        super().__init__(integer(type(self).__name__, 'num_channels', num_channels, 1), reduction=4)
         # As DyHead starts its own.
         for i in (1, 2):
             nn.init.normal_(getattr(self, f'fc{i}_weight'), std=0.01)
