@@ -81,8 +81,8 @@ class Placement:
             act_positions = [name for name in names if self.dynamic or name != 'A3']
         elif act_cfg is None:
             raise ValueError(
-                f'{owner}: act_positions={shown(act_positions)} says where act_cfg stands, and there '
-                f"is none: pass act_cfg=dict(type='DyReLUB') or another"
+                f'{owner}: act_positions={shown(act_positions)} says where act_cfg stands, and '
+                f"there is none: pass act_cfg=dict(type='DyReLUB') or another"
             )
         wanted = f'a sequence of some of {tuple(names)}'
         positions = sequence(owner, 'act_positions', act_positions, wanted)
