@@ -63,8 +63,9 @@ def _fusion_for(module: nn.Module) -> tuple[Fusion, int]:
     names = _names(module)
     norms = [name for name, child in names.items() if _is_norm(child)]
     acts = [name for name, child in names.items() if _is_act(child)]
-    found = fusions(module, {(n, a) for n in norms for a in acts}) if norms and acts else []
-    return Fusion(pairs=tuple(sorted(set(found)))), len(found)
+    if not norms or not acts:
+        return NO_FUSION, 0
+    return fusions(module, {(n, a) for n in norms for a in acts})
 
 
 def _names(module: nn.Module) -> dict[str, nn.Module]:

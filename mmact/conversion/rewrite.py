@@ -17,7 +17,7 @@ import copy
 import functools
 import linecache
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FrameType, FunctionType
 from typing import cast
@@ -64,10 +64,14 @@ class Fusion:
     Args:
         pairs: Names of children (norm, activation): where the result of the first goes to the
             second, with a sum between them or not.
+        idle: (name, value) of attributes that make code between the two do nothing: a flag that is
+            False, or what is None or an ``nn.Identity``. Where one is something else when the
+            method is called, the method is as it was.
         forward: Or a whole forward, for classes that do not write their calls.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
+    idle: tuple[tuple[str, object], ...] = ()
     forward: Callable | None = None
 
 
@@ -242,15 +246,39 @@ def rewrite(module: nn.Module, spec: Spec, fusion: Fusion | None = None) -> None
     module.__class__ = _rewritten(original_class(module), tuple(sorted(spec.items())), fusion)
 
 
-def fusions(module: nn.Module, pairs: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Returns the pairs of names of children where the second is given the first's result."""
-    found = []
+def fusions(module: nn.Module, pairs: Collection[tuple[str, str]]) -> tuple[Fusion, int]:
+    """Finds calls of the second child of a pair that are given the first's result.
+
+    Args:
+        module: Whose methods are read.
+        pairs: Names of children.
+
+    Returns:
+        What can be fused, and how many calls that are.
+    """
+    found: list[tuple[str, str]] = []
+    idle: set[tuple[str, object]] = set()
     for method in _methods(original_class(module)):
         calls = _calls_in(method, tuple(spec_of(module).items()))
-        fuse = _Fuse(method.self_name, pairs)
+        fuse = _Fuse(method.self_name, pairs, _idle_attributes(module))
         fuse.visit(_Calls(method.self_name, calls).visit(copy.deepcopy(method.node)))
         found += fuse.found
-    return found
+        idle |= fuse.used
+    return Fusion(tuple(sorted(set(found))), tuple(sorted(idle, key=str))), len(found)
+
+
+def _idle_value(module: nn.Module, name: str) -> object:
+    """False, None or ``'Identity'`` of an attribute that is so, else True."""
+    value = vars(module).get(name, module._modules.get(name, True))
+    if type(value) is nn.Identity:
+        return 'Identity'
+    return value if value is False or value is None else True
+
+
+def _idle_attributes(module: nn.Module) -> set[tuple[str, object]]:
+    names = {*vars(module), *module._modules} - {'training'}
+    found = {(name, _idle_value(module, name)) for name in names if not name.startswith('_')}
+    return {(name, value) for name, value in found if value is not True}
 
 
 def restore(module: nn.Module) -> None:
@@ -273,12 +301,14 @@ def _rewritten(
         calls = _calls_in(method, spec)
         if not calls and not fusion.pairs:
             continue
-        node = copy.deepcopy(method.node)
-        node = _Calls(method.self_name, calls).visit(node)
-        fuse = _Fuse(method.self_name, fusion.pairs)
+        node = _Calls(method.self_name, calls).visit(copy.deepcopy(method.node))
+        as_it_was = copy.deepcopy(node)
+        fuse = _Fuse(method.self_name, fusion.pairs, fusion.idle)
         fuse.visit(node)  # in place
         if calls or fuse.found:
             changed = _compiled(method, node)
+            if fuse.used:
+                changed = _guarded(changed, _compiled(method, as_it_was), sorted(fuse.used, key=str))
             methods.setdefault(method.owner, {})[method.name] = _redecorated(
                 method.attribute, method.function, changed
             )
@@ -340,12 +370,19 @@ _NORM_ACT = '_mmact_norm_act'
 class _Fuse(ast.NodeTransformer):
     """``v = self.bn(x)``, perhaps ``v += r``, and ``v = self.act(v)`` become one call.
 
-    Statements between them may stand there if they leave v alone.
+    Statements between them may stand there if they leave v alone, or are idle. The first two may be
+    the end of an inner function, whose result is given to the activation, as in OpenMMLab's blocks.
     """
 
-    def __init__(self, self_name: str, pairs: Collection[tuple[str, str]]) -> None:
-        self.self_name, self.pairs = self_name, set(pairs)
+    def __init__(
+        self,
+        self_name: str,
+        pairs: Collection[tuple[str, str]],
+        idle: Collection[tuple[str, object]] = (),
+    ) -> None:
+        self.self_name, self.pairs, self.idle = self_name, set(pairs), set(idle)
         self.found: list[tuple[str, str]] = []
+        self.used: set[tuple[str, object]] = set()  # of what is idle
 
     def visit(self, node: ast.AST) -> ast.AST:
         """Of a node and all below it, the calls within statements first."""
@@ -383,36 +420,126 @@ class _Fuse(ast.NodeTransformer):
         return ast.copy_location(self._call(inner[0], outer[0], inner[1]), node)
 
     def _fuse_block(self, block: list[ast.stmt]) -> None:
-        i = 0
-        while i < len(block):
-            self._fuse_from(block, i)
-            i += 1
+        for statement in list(block):  # statements before it may have gone
+            for i in [i for i, s in enumerate(block) if s is statement]:
+                if isinstance(statement, ast.FunctionDef):
+                    self._fuse_inner(block, i)
+                else:
+                    self._fuse_from(block, i)
 
-    def _fuse_from(self, block: list[ast.stmt], start: int) -> None:
-        first = block[start]
-        name, norm = _assigned(first), self._child(getattr(first, 'value', None))
-        if not isinstance(first, ast.Assign) or name is None or norm is None:
+    def _attribute(self, node: ast.AST) -> str | None:
+        """NAME of ``self.NAME``."""
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            return node.attr if node.value.id == self.self_name else None
+        return None
+
+    def _idle(self, statement: ast.stmt, name: str) -> tuple[str, object] | None:
+        """What makes a statement do nothing: an attribute and its value."""
+        found: tuple[str | None, object] = (None, None)
+        child = self._child(getattr(statement, 'value', None))
+        if isinstance(statement, ast.If) and not statement.orelse:
+            test = statement.test
+            found = (self._attribute(test), False)  # if self.NAME:
+            if isinstance(test, ast.Compare) and isinstance(test.ops[0], ast.IsNot):
+                right = test.comparators[0]
+                if isinstance(right, ast.Constant) and right.value is None:
+                    found = (self._attribute(test.left), None)  # if self.NAME is not None:
+        elif child and _assigned(statement) == name and ast.unparse(child[1]) == name:
+            found = (child[0], 'Identity')
+        return cast(tuple[str, object], found) if found in self.idle else None
+
+    def _start(self, block: list[ast.stmt], end: int, name: str) -> tuple[int, list[int]] | None:
+        """Where ``name = self.NORM(x)`` stands before ``end``, and what is idle between them."""
+        idle = []
+        for i in range(end - 1, -1, -1):
+            child = self._child(getattr(block[i], 'value', None))
+            if child and _assigned(block[i]) == name and any(child[0] == n for n, _ in self.pairs):
+                return i, idle
+            if self._idle(block[i], name):
+                idle.append(i)
+            elif not _leaves_alone(block[i], name):
+                return None
+        return None
+
+    def _take(self, block: list[ast.stmt], start: int, idle: list[int], *others: int) -> None:
+        """Leaves the norm out, and what is idle or of no use any more."""
+        first = cast(ast.Assign, block[start])
+        name = _assigned(first) or ''
+        first.value = cast(ast.Call, first.value).args[0]
+        self.used |= {use for i in idle if (use := self._idle(block[i], name))}
+        for i in sorted([*idle, *others], reverse=True):
+            del block[i]
+
+    def _fuse_inner(self, block: list[ast.stmt], position: int) -> None:
+        inner = cast(ast.FunctionDef, block[position])
+        last = inner.body[-1]
+        if len(inner.body) < 3 or len(block) < position + 3 or not isinstance(last, ast.Return):
             return
-        addend: ast.expr | None = None
-        for i in range(start + 1, len(block)):
-            statement = block[i]
-            act = self._child(getattr(statement, 'value', None))
-            ends = isinstance(statement, ast.Return) or _assigned(statement) == name
-            if act is not None and ends and isinstance(act[1], ast.Name) and act[1].id == name:
-                if (norm[0], act[0]) in self.pairs:
-                    rest = [] if addend is None else [addend]
-                    value = self._call(norm[0], act[0], act[1], *rest)
-                    ast.copy_location(value, statement)
-                    cast(ast.Assign, statement).value = value
-                    cast(ast.Assign, first).value = norm[1]
-                    if addend is not None:
-                        del block[i - 1]
-                return
-            if addend is not None:
-                return
-            addend = _added(statement, name)
-            if addend is None and not _leaves_alone(statement, name):
-                return
+        name = last.value.id if isinstance(last.value, ast.Name) else ''
+        addend = _added(inner.body[-2], name)
+        found = self._start(inner.body, len(inner.body) - 2, name) if addend else None
+        given, statement = block[position + 1 : position + 3]
+        act = self._child(getattr(statement, 'value', None))
+        taken = _assigned(statement)
+        if addend is None or found is None or act is None or taken is None:
+            return
+        norm = self._child(getattr(inner.body[found[0]], 'value', None))
+        uses = [n for s in block for n in ast.walk(s) if getattr(n, 'id', None) == inner.name]
+        results = [n for n in ast.walk(given) if isinstance(n, ast.Assign)]
+        if norm is None or (norm[0], act[0]) not in self.pairs or len(uses) != len(results):
+            return
+        if not all(_assigned(n) == taken and _gives(n.value, inner.name) for n in results):
+            return
+        if not isinstance(act[1], ast.Name) or act[1].id != taken:
+            return
+        # A checkpoint runs the norm twice, whose buffers count it: only where it is turned off.
+        flags = {(self._attribute(n), False) for n in ast.walk(given)} - {(None, False)}
+        if isinstance(given, ast.If) and (not flags or not flags <= self.idle):
+            return
+        self.used |= cast(set[tuple[str, object]], flags)
+        call = self._call(norm[0], act[0], ast.Starred(act[1], ast.Load()))
+        cast(ast.Assign, statement).value = ast.copy_location(call, statement)
+        self._take(inner.body, *found, len(inner.body) - 2)
+        last.value = ast.copy_location(ast.Tuple([last.value, addend], ast.Load()), last)
+
+    def _fuse_from(self, block: list[ast.stmt], end: int) -> None:
+        """If a statement is the activation's call."""
+        statement = block[end]
+        act = self._child(getattr(statement, 'value', None))
+        if act is None or not isinstance(act[1], ast.Name):
+            return
+        name = act[1].id
+        if not isinstance(statement, ast.Return) and _assigned(statement) != name:
+            return
+        addend = _added(block[end - 1], name) if end else None
+        found = self._start(block, end - (addend is not None), name)
+        norm = self._child(getattr(block[found[0]], 'value', None)) if found else None
+        if found is None or norm is None or (norm[0], act[0]) not in self.pairs:
+            return
+        value = self._call(norm[0], act[0], act[1], *([] if addend is None else [addend]))
+        cast(ast.Assign, statement).value = ast.copy_location(value, statement)
+        self._take(block, *found, *([] if addend is None else [end - 1]))
+
+
+def _guarded(
+    new: FunctionType, old: FunctionType, idle: Sequence[tuple[str, object]]
+) -> FunctionType:
+    """The new function where what it takes for idle is, else the old one."""
+
+    @functools.wraps(new)
+    def method(self: nn.Module, *args, **kwargs):
+        holds = all(_idle_value(self, name) == value for name, value in idle)
+        return (new if holds else old)(self, *args, **kwargs)
+
+    return cast(FunctionType, method)
+
+
+def _gives(node: ast.expr, function: str) -> bool:
+    """Whether an expression is ``FUNCTION(...)``, or a checkpoint's ``f(FUNCTION, ...)``."""
+    if not isinstance(node, ast.Call):
+        return False
+    called = [node.func, *node.args[:1]]
+    return any(isinstance(n, ast.Name) and n.id == function for n in called)
 
 
 def _assigned(statement: ast.stmt) -> str | None:

@@ -26,6 +26,15 @@ def network(name):
     return nn.Sequential(*first, nn.Conv2d(width, 4, 1))
 
 
+def behind_a_norm(name, fused):
+    """With a BatchNorm before the activation, and no bias before it: its gradient is rounding."""
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 8, 3, bias=False)
+    model = nn.Sequential(first, nn.BatchNorm2d(8), OWN[name](), nn.Conv2d(8, 4, 1)).double()
+    assert not fused or mmact.fuse(model)
+    return DistributedDataParallel(model)
+
+
 def train(model, batches):
     """Parameters after some steps, those of a sharded model whole."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -57,6 +66,11 @@ def worker(rank, folder):
     for name in OWN:
         expected = train(network(name), batches)
         parallel = train(DistributedDataParallel(network(name)), shares)
+        behind = [
+            train(behind_a_norm(name, fused), [x.double() for x in shares])
+            for fused in (False, True)
+            if OWN[name].elementwise_op
+        ]
         others = [[torch.empty_like(p) for _ in range(RANKS)] for p in parallel]
         for p, copies in zip(parallel, others, strict=True):
             dist.all_gather(copies, p)
@@ -66,6 +80,7 @@ def worker(rank, folder):
         results[name] = {
             'ranks': all(torch.equal(a, b) for a, b in others),
             'ddp': difference(parallel, expected),
+            'behind a norm': difference(*behind) if behind else 0,
             'sharded': difference(train(sharded, batches), expected),
         }
     if rank == 0:
@@ -93,3 +108,4 @@ def test_two_processes_learn_as_one(name, results):
     if name not in ('RPAU', 'FReLU'):
         assert found['ddp'] <= 1e-5
     assert found['sharded'] <= 1e-6
+    assert found['behind a norm'] <= 1e-5

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 from torch import fx, nn
+from torch.utils.checkpoint import checkpoint
 
 import mmact
 from mmact.activations import PWLU, AReLU
@@ -45,6 +46,47 @@ class Forms(nn.Module):
         y = self.act4(y)
         z = self.bn5(y)
         return self.act5(z)
+
+
+class Block(nn.Module):
+    """As OpenMMLab's and timm's blocks have them: an inner function, and code that does nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(C, C, 1)
+        for i in range(1, 4):
+            setattr(self, f'bn{i}', nn.BatchNorm2d(C))
+            setattr(self, f'act{i}', PWLU(C))
+        self.drop = nn.Identity()
+        self.se = None
+        self.with_plugins = self.with_cp = False
+
+    def plugin(self, x):
+        return 2 * x
+
+    def forward(self, x):
+        def inner(x):
+            identity = x
+            out = self.bn1(self.conv(x))
+            out = self.drop(out)
+            out = self.act1(out)
+            out = self.bn2(out)
+            if self.with_plugins:
+                out = self.plugin(out)
+            out += identity
+            return out
+
+        if self.with_cp and x.requires_grad:
+            out = checkpoint(inner, x, use_reentrant=False)
+        else:
+            out = inner(x)
+        out = self.act2(out)
+        shortcut = out
+        out = self.bn3(out)
+        if self.se is not None:
+            out = self.se(out)
+        out = self.act3(out)
+        return out + shortcut
 
 
 class Others(nn.Module):
@@ -132,11 +174,35 @@ def test_forms(calls):
     assert {n.target for n in graph.graph.nodes if n.op == 'call_module'} >= {'bn3', 'act3'}
 
 
+def test_inner_functions_and_idle_code(calls):
+    torch.manual_seed(0)
+    model = Block().double()
+    other = copy.deepcopy(model)
+    assert mmact.fuse(model) == 3
+    x = torch.randn(2, C, 5, 5, dtype=torch.float64)
+    compare(model, other, x)
+    assert [(n, r) for n, _, r in calls] == [
+        (model.bn1, False), (model.bn2, True), (model.bn3, False),
+    ]  # fmt: skip
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        torch.testing.assert_close(again.eval()(x), copy.deepcopy(other).eval()(x))
+    # What was idle no longer is: the forward is as it was.
+    x.requires_grad_()
+    changes = dict(with_cp=True, with_plugins=True, drop=nn.Softplus(), se=nn.Tanh())
+    for name, value in changes.items():
+        one, two = copy.deepcopy(model), copy.deepcopy(other)
+        for m in (one, two):
+            setattr(m, name, value)
+        del calls[:]
+        compare(one, two, x)
+        assert not calls
+
+
 def test_forms_that_stay():
     torch.manual_seed(0)
     model = Others().double()
     other = copy.deepcopy(model)
-    assert fusions(model, {('bn', 'act')}) == []
+    assert fusions(model, {('bn', 'act')})[1] == 0
     assert mmact.fuse(model) == 0
     assert type(model) is Others
     compare(model, other, torch.randn(2, C, 5, 5, dtype=torch.float64))
@@ -209,7 +275,8 @@ def test_from_a_config():
         )
     )
     fused = [m for m in model.modules() if getattr(type(m), '_mmact_fusion', None)]
-    assert len(fused) == 9  # the stem and the first norm of every block
+    assert len(fused) == 9  # the stem and every block
+    assert sum(len(type(m)._mmact_fusion.pairs) for m in fused) == 17
     model.train()
     sum(y.mean() for y in model(torch.randn(2, 3, 32, 32))).backward()
 

@@ -393,6 +393,40 @@ def test_storage_conversions(device):
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_storage_of_parameters(dtype, device):
+    """The same for parameters, which have ways of their own, and their gradients.
+
+    With x on each breakpoint a value is a point's, and its gradient the point's.
+    """
+    every = every_number(dtype).to(device)
+    points = every[every.isfinite()].view(-1, 64)
+    x = torch.arange(64.0, dtype=torch.float64, device=device)[:, None]
+    zeros = torch.zeros_like(points[:, 0])
+    bounds = [zeros, zeros + 63, zeros, zeros]
+    y = ops.pwlu(x.expand(-1, len(points)), *bounds, points)
+    assert torch.equal(y.T, points.double())
+    rest = every[~every.isfinite()]
+    zeros = torch.zeros_like(rest)
+    pairs = torch.stack([rest, rest], 1)
+    assert (
+        not ops.pwlu(x[:1].expand(1, len(rest)), zeros, zeros + 1, zeros, zeros, pairs)
+        .isfinite()
+        .any()
+    )
+
+    values = numbers_to_round()
+    values = values[values.isfinite()].to(device)
+    values = values[: len(values) // 64 * 64].view(-1, 64)
+    zeros = torch.zeros_like(values[:, 0])
+    bounds = [zeros, zeros + 63, zeros, zeros]
+    x = x.float().expand(-1, len(values))
+    points = torch.zeros_like(values, dtype=dtype)
+    *_, gradient = with_gradients(ops.pwlu, x, [*bounds, points], values.T)
+    assert gradient.dtype == dtype
+    assert torch.equal(gradient, values.to(dtype))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
 def test_conversions_of_parameters(dtype, device):
     """Every number of a half precision as a parameter, and any float as a parameter's gradient."""
     values = every_number(dtype)

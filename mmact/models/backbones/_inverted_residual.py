@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...activations import DyReLUA, DyReLUB, DyReLUC
-from ...ops._arguments import choice, number, refuse, sequence
+from ...ops._arguments import choice, number, refuse, sequence, shown
 from ...registry import MODELS
 
 #: After the 1x1 expansion, the depthwise convolution and the 1x1 projection of a block.
@@ -81,8 +81,8 @@ class Placement:
             act_positions = [name for name in names if self.dynamic or name != 'A3']
         elif act_cfg is None:
             raise ValueError(
-                f'{owner}: act_positions={act_positions!r} says where act_cfg stands, and there is '
-                f"none: pass act_cfg=dict(type='DyReLUB') or another"
+                f'{owner}: act_positions={shown(act_positions)} says where act_cfg stands, and '
+                f"there is none: pass act_cfg=dict(type='DyReLUB') or another"
             )
         wanted = f'a sequence of some of {tuple(names)}'
         positions = sequence(owner, 'act_positions', act_positions, wanted)
@@ -97,8 +97,8 @@ class Placement:
             choice(owner, 'hyper_input', value, ('own', 'conv'), wanted)
         if 'conv' in inputs.values() and not self.dynamic:
             raise ValueError(
-                f"{owner}: hyper_input={hyper_input!r} needs an act_cfg of type 'DyReLUA', "
-                f"'DyReLUB' or 'DyReLUC', got {act_cfg!r}; leave it at 'own' for others"
+                f"{owner}: hyper_input={shown(hyper_input)} needs an act_cfg of type 'DyReLUA', "
+                f"'DyReLUB' or 'DyReLUC', got {shown(act_cfg)}; leave it at 'own' for others"
             )
         self.inputs = inputs
 
