@@ -17,7 +17,7 @@ import copy
 import functools
 import linecache
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType, FrameType, FunctionType
 from typing import cast
@@ -308,7 +308,7 @@ def _rewritten(
         if calls or fuse.found:
             changed = _compiled(method, node)
             if fuse.used:
-                changed = _guarded(changed, _compiled(method, as_it_was), sorted(fuse.used, key=str))
+                changed = _guarded(changed, _compiled(method, as_it_was), fuse.used)
             methods.setdefault(method.owner, {})[method.name] = _redecorated(
                 method.attribute, method.function, changed
             )
@@ -522,7 +522,7 @@ class _Fuse(ast.NodeTransformer):
 
 
 def _guarded(
-    new: FunctionType, old: FunctionType, idle: Sequence[tuple[str, object]]
+    new: FunctionType, old: FunctionType, idle: Collection[tuple[str, object]]
 ) -> FunctionType:
     """The new function where what it takes for idle is, else the old one."""
 
