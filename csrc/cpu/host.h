@@ -96,9 +96,11 @@ Tensor make_table(const Description& op, int rows, Task& task) {
   const Tensor table = lanes ? at::zeros({all, task.channel_stride}, dtype)
                              : at::empty({op.groups * rows + all - rows}, dtype);
   task.table = table.const_data_ptr();
+  // Lanes without a channel have the last one's function: what they find in it, they look up.
+  const int64_t columns = lanes ? task.channel_stride : op.groups;
   const auto fill = [&](auto* to) {
-    for (int64_t g = 0; g < op.groups; ++g) {
-      const auto group = settings.group(p.values, g);
+    for (int64_t g = 0; g < columns; ++g) {
+      const auto group = settings.group(p.values, std::min(g, op.groups - 1));
       for (int row = 0; row < rows; ++row)
         to[g * task.table_channel + row * task.table_row] =
             static_cast<std::decay_t<decltype(*to)>>(group.number(row));
