@@ -10,7 +10,7 @@ from mmact.ops.norm import moments, with_norm
 
 from .cases import CASES
 from .test_elementwise import SOME_CASES
-from .utils import generator, random_tensor
+from .utils import generator, needs_opcheck, random_tensor
 
 NAMES = tuple(name for name in SOME_CASES if CASES[name].raw and CASES[name].op != 'dyrelu')
 #: shape, memory format; sizes of runs and rows off the vector's width and beyond a chunk.
@@ -224,7 +224,7 @@ def test_statistics_of_non_finite_numbers():
     torch.testing.assert_close(mean[3], x[:, 3].mean())
 
 
-@pytest.mark.skipif(not hasattr(torch.library, 'opcheck'), reason='came with torch 2.4')
+@needs_opcheck
 @pytest.mark.parametrize('name', NAMES)
 def test_opcheck(name):
     arguments, grad, _ = make(name, (2, 3, 4, 4), torch.channels_last, 3, torch.float32)
