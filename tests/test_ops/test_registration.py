@@ -53,7 +53,8 @@ def requiring_grad(given):
 )
 @pytest.mark.parametrize('name', OP_CASES)
 def test_opcheck(name, layout, device):
-    for dtype in (torch.float32, torch.bfloat16):
+    # Strides of half precisions are in the test below, in all layouts.
+    for dtype in (torch.float32, torch.bfloat16)[: 2 if layout == 'nchw' else 1]:
         grad, given = op_inputs(name, layout, dtype, device)
         forward, backward = ops_of(CASES[name])
         torch.library.opcheck(forward, tuple(requiring_grad(given)))
