@@ -58,7 +58,7 @@ $(STAMP)-mmact: $(KERNEL_FILES) $(STAMP)-openmmlab
 	@MMACT_KERNELS=1 $(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-test: setup lint ## run the test suite (about 19 minutes on 2 cores after set-up)
+test: setup lint ## run the test suite (about 16 minutes on 2 cores after set-up)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup
 
 test-stack: ## STACK=original, oldest or newest: test another torch and OpenMMLab, in .venv-STACK

@@ -156,7 +156,7 @@ def test_metadata(source, tmp_path):
     required = [r for r in metadata.get_all('Requires-Dist') if 'extra ==' not in r]
     # Without a version, no install of mmact exchanges the torch that is there.
     assert sorted(required) == ['numpy', 'torch']
-    extras = {'dev', 'export', 'openmmlab', 'plot'}
+    extras = {'dev', 'docs', 'export', 'openmmlab', 'plot'}
     assert set(metadata.get_all('Provides-Extra')) == extras
     wanted = {r.partition(';')[0].strip() for r in metadata.get_all('Requires-Dist')}
     pinned = (ROOT / 'requirements/openmmlab.txt').read_text().split('\n')

@@ -55,7 +55,8 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None
 
 @functools.cache
 def _has_kernel(op: str, device_type: str) -> bool:
-    return has_kernel(f'{op}_norm', device_type)
+    # Meta tensors, for one, have a device whose dispatch key has another name.
+    return device_type in ('cpu', 'cuda') and has_kernel(f'{op}_norm', device_type)
 
 
 _HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')

@@ -190,6 +190,14 @@ def test_what_is_left_alone():
         torch.testing.assert_close(y, separate(*other))
 
 
+@pytest.mark.parametrize('cls', FUSED)
+def test_meta_tensors(cls):
+    x = torch.empty(4, C, 5, 5, device='meta')
+    y = norm_act(norm(torch.float32).to('meta'), layer(cls, torch.float32).to('meta'), x, x)
+    assert y.is_meta
+    assert y.shape == x.shape
+
+
 def test_errors_are_those_of_batch_norm():
     act = layer(PWLU, torch.float32)
     for bn, x in (
