@@ -275,6 +275,14 @@ def peak_memory(module: nn.Module, x: Tensor, grad: Tensor) -> float:
     return peak / (x.numel() * x.element_size())
 
 
+def summary(values: list[float], others: list[float]) -> dict:
+    """Median of times, in ms, and median and quartiles of their ratios to others, pair by pair."""
+    times = torch.tensor(values)
+    ratios = times / torch.tensor(others)
+    low, middle, high = ratios.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    return {'ms': times.median().item() * 1e3, 'ratio': middle, 'quartiles': (low, high)}
+
+
 def measure(modules: dict[str, nn.Module], x: Tensor, grad: Tensor, repeat: int) -> list[dict]:
     """Times forward in evaluation and forward with backward in training, interleaved."""
     device = x.device.type
@@ -305,13 +313,7 @@ def measure(modules: dict[str, nn.Module], x: Tensor, grad: Tensor, repeat: int)
             'peak': peak_memory(module, x, grad),
         }
         for kind, values in times[name].items():
-            ratios = torch.tensor(values) / torch.tensor(times['nn.ReLU'][kind])
-            low, middle, high = ratios.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
-            row[kind] = {
-                'ms': torch.tensor(values).median().item() * 1e3,
-                'ratio': middle,
-                'quartiles': (low, high),
-            }
+            row[kind] = summary(values, times['nn.ReLU'][kind])
         rows.append(row)
     return rows
 

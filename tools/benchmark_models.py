@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark import environment, seconds
+from benchmark import environment, seconds, summary
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -170,10 +170,7 @@ def measure(name: str, args: argparse.Namespace) -> list[dict]:
                 times[k].append(seconds(lambda r=run, m=model: r(m), args.device))
             print(f'{name}: {kind} {done + 1} of {args.repeat}', end='\r', flush=True)
         for k, values in times.items():
-            ratios = torch.tensor(values) / torch.tensor(times['original'])
-            low, middle, high = ratios.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
-            ms = torch.tensor(values).median().item() * 1e3
-            rows[k][kind] = {'ms': ms, 'ratio': middle, 'quartiles': (low, high)}
+            rows[k][kind] = summary(values, times['original'])
     for k, model in models.items():
         model.train()
         rows[k]['kept'] = kept_bytes(model, forward(model, True))

@@ -53,6 +53,16 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None
     return act(z)
 
 
+def is_plain_norm(module: nn.Module | None) -> bool:
+    """Whether a module is a BatchNorm that does what PyTorch's does."""
+    return isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward
+
+
+def takes_norm(module: nn.Module | None) -> bool:
+    """Whether a module is an activation whose op takes a norm."""
+    return isinstance(module, Activation) and bool(module.elementwise_op)
+
+
 @functools.cache
 def _has_kernel(op: str, device_type: str) -> bool:
     # Meta tensors, for one, have a device whose dispatch key has another name.
@@ -69,10 +79,11 @@ _GLOBAL_HOOKS = (
 
 
 def _in_one_op(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None) -> bool:
-    if not isinstance(act, Activation) or not act.elementwise_op or not isinstance(x, Tensor):
-        return False  # a proxy, while torch.fx traces
-    if not isinstance(norm, _BatchNorm) or type(norm).forward is not _BatchNorm.forward:
+    if not is_plain_norm(norm) or not takes_norm(act):
         return False
+    norm, act = cast(_BatchNorm, norm), cast(Activation, act)
+    if not isinstance(x, Tensor):
+        return False  # a proxy, while torch.fx traces
     if is_compiling() or torch.jit.is_tracing() or use_reference():
         return False
     if any(_GLOBAL_HOOKS) or any(getattr(m, h) for m in (norm, act) for h in _HOOKS):

@@ -8,9 +8,9 @@ import sys
 from typing import Any, cast
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..activations import Activation, norm_act
+from ..activations import norm_act
+from ..activations.fusion import is_plain_norm, takes_norm
 from ..ops._arguments import refuse
 from .rewrite import NO_FUSION, Fusion, fusion_of, fusions, original_class, rewrite
 
@@ -61,8 +61,8 @@ def _fusion_for(module: nn.Module) -> tuple[Fusion, int]:
             return NO_FUSION, 0
         return Fusion(forward=_conv_module_forward), 1
     names = _names(module)
-    norms = [name for name, child in names.items() if _is_norm(child)]
-    acts = [name for name, child in names.items() if _is_act(child)]
+    norms = [name for name, child in names.items() if is_plain_norm(child)]
+    acts = [name for name, child in names.items() if takes_norm(child)]
     if not norms or not acts:
         return NO_FUSION, 0
     return fusions(module, {(n, a) for n in norms for a in acts})
@@ -82,16 +82,8 @@ def _names(module: nn.Module) -> dict[str, nn.Module]:
     return names
 
 
-def _is_norm(module: nn.Module | None) -> bool:
-    return isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward
-
-
-def _is_act(module: nn.Module | None) -> bool:
-    return isinstance(module, Activation) and bool(module.elementwise_op)
-
-
 def _can_fuse(norm: nn.Module, act: nn.Module) -> bool:
-    return _is_norm(norm) and _is_act(act)
+    return is_plain_norm(norm) and takes_norm(act)
 
 
 def _sequential_forward(self: Any, input: Any) -> Any:  # noqa: A002 - PyTorch's name for it

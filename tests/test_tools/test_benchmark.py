@@ -1,11 +1,13 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""tools/benchmark.py measures every candidate; whether it is quick is not asked here."""
+"""The benchmarks measure every candidate; whether it is quick is not asked here."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,3 +23,19 @@ def test_every_candidate_is_measured(tmp_path):
     assert {'nn.ReLU', 'copy', 'PWLU', 'DiTAC channel-wise', 'DyReLUC'} <= set(rows)
     assert rows['nn.ReLU']['forward']['ratio'] == 1
     assert all(row['forward+backward']['ms'] > 0 for row in rows.values())
+
+
+def test_models_are_measured(tmp_path):
+    pytest.importorskip('torchvision')
+    out = tmp_path / 'models.jsonl'
+    command = [sys.executable, 'tools/benchmark_models.py', '--model', 'resnet18', '--repeat', '1']
+    command += ['--act', 'SiLU', 'PWLU', 'PWLU-separate', '--shape', '2', '3', '64', '64']
+    result = subprocess.run(
+        [*command, '--out', str(out)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    rows = {row['name']: row for row in json.loads(out.read_text())['rows']}
+    assert [row['fused'] for row in rows.values()] == [0, 0, 17, 0]
+    assert rows['original']['iteration']['ratio'] == 1
+    assert all(row['inference']['ms'] > 0 for row in rows.values())
+    assert rows['PWLU']['kept'] < rows['PWLU-separate']['kept']
