@@ -15,7 +15,7 @@ DEMO_DATA := data/mini_coco
 DEMO_SEG_DATA := data/mini_cityscapes
 DEMO_DIR := work_dirs/demo
 
-.PHONY: help setup test soak asan test-slurm test-stack wheels cuda-emulated cuda-report demo demo-pose demo-seg demo-convert clean-demo lint format docs bench gpu clean
+.PHONY: help setup test test-all soak asan test-slurm test-stack wheels cuda-emulated cuda-report demo demo-pose demo-seg demo-convert clean-demo lint format docs bench gpu clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -58,7 +58,10 @@ $(STAMP)-mmact: $(KERNEL_FILES) $(STAMP)-openmmlab
 	@MMACT_KERNELS=1 $(PIP) install --no-build-isolation --no-deps -e .
 	@touch $@
 
-test: setup lint ## run the test suite (about 16 minutes on 2 cores after set-up)
+test: setup lint ## run the test suite (about 10 minutes on 2 cores after set-up)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup -m 'not slow'
+
+test-all: setup lint ## the same with its slow cases: every config at full size, every page, real launchers (about 16 minutes)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup
 
 test-stack: ## STACK=original, oldest or newest: test another torch and OpenMMLab, in .venv-STACK

@@ -23,9 +23,10 @@ namespace mmact {
 namespace cuda {
 
 // A kernel's way to its data; the fields of Plan of the same names.
-template <bool vector, bool lanes, bool shared_table>
+template <bool vector, bool lanes, bool shared_table, bool norm = false>
 struct Access {
   static constexpr bool kVector = vector, kLanes = lanes, kSharedTable = shared_table;
+  static constexpr bool kNorm = norm;
   static constexpr int kWidth = lanes ? kWarp : 1;  // channels in a group
 };
 
@@ -59,6 +60,11 @@ struct Place {
     first_channel = static_cast<int64_t>(blockIdx.x % groups) * A::kWidth;
     channel = first_channel + threadIdx.x % A::kWidth;
   }
+  // A channel to read the numbers of, also where there is none.
+  __device__ int64_t existing(const Task& task) const {
+    const int64_t last = task.channels - 1;
+    return channel < last ? channel : last;
+  }
 };
 
 // The column of the thread's channel. All threads of the block must call it: it brings the columns
@@ -69,13 +75,13 @@ __device__ Column<T, A> open_table(const Task& task, const Place<A>& place, cons
   if constexpr (A::kSharedTable) {
     for (int k = threadIdx.x; k < task.rows * A::kWidth; k += blockDim.x) {
       const int64_t row = k / A::kWidth, channel = place.first_channel + k % A::kWidth;
-      shared[k] = channel < task.channels ? table[row * task.channels + channel] : T(0);
+      shared[k] =
+          channel < task.channels ? table[row * task.columns() + task.column(channel)] : T(0);
     }
     __syncthreads();
     return {shared + threadIdx.x % A::kWidth, A::kWidth};
   } else {
-    const int64_t last = task.channels - 1;
-    return {table + (place.channel < last ? place.channel : last), task.channels};
+    return {table + task.column(place.existing(task)), task.columns()};
   }
 }
 
@@ -131,9 +137,15 @@ struct Batch {
       walk.advance();
     }
   }
-  // Numbers the elements of the tensor: (position in the channel) * channels + channel.
+  // Numbers the elements of the tensor: (position in the channel) * channels + channel, where what
+  // shares a function is one channel.
   __device__ uint32_t index(const Task& task, const Place<A>& place, int j, int v) const {
-    return static_cast<uint32_t>((positions[j] + v) * task.channels + place.channel);
+    int64_t position = positions[j] + v;
+    if constexpr (A::kNorm) {
+      const int64_t outer = position / task.inner, member = place.channel % task.per_column;
+      position += (outer * (task.per_column - 1) + member) * task.inner;
+    }
+    return static_cast<uint32_t>(position * task.columns() + task.column(place.channel));
   }
   __device__ bool has(int j) const { return offsets[j] >= 0; }
   __device__ void load(const Raw* from, Pack (&to)[kCount]) const {
@@ -153,30 +165,90 @@ __device__ T* block_memory() {
   return reinterpret_cast<T*>(mmact_block_memory);
 }
 
+// A thread's part of the norm, or of nothing, in front of its formula.
+template <class Raw, class A>
+struct Front {
+  using T = at::opmath_type<Raw>;
+  const Norm& norm;
+  T scale, shift, center, sum = 0, product = 0;
+
+  __device__ Front(const Task& task, const Place<A>& place, const Norm& norm) : norm(norm) {
+    if constexpr (A::kNorm) {
+      const T* const numbers = static_cast<const T*>(norm.numbers) + place.existing(task);
+      scale = numbers[0];
+      shift = numbers[task.channels];
+      center = numbers[2 * task.channels];
+    }
+  }
+  template <class B>
+  __device__ void load_residual(const B& batch, typename B::Pack (&to)[B::kCount]) const {
+    if constexpr (A::kNorm)
+      if (norm.residual != nullptr) batch.load(static_cast<const Raw*>(norm.residual), to);
+  }
+  // What the formula is given in place of x.
+  __device__ T value(const Raw& x, const Raw& residual) const {
+    if constexpr (A::kNorm) {
+      const T z = Scalar<T>::fma(static_cast<T>(x), scale, shift);
+      return norm.residual == nullptr ? z : z + static_cast<T>(residual);
+    } else {
+      return static_cast<T>(x);
+    }
+  }
+  // Turns the gradient that the formula gives into what is written as that of x; with a norm it is
+  // added to the sums, if `count` says so, and left in `residual`.
+  __device__ Raw gradient(T gz, const Raw& x, Raw& residual, bool count) {
+    if constexpr (A::kNorm) {
+      if (count) {
+        sum += gz;
+        product = Scalar<T>::fma(gz, static_cast<T>(x) - center, product);
+      }
+      residual = static_cast<Raw>(gz);
+      if (norm.constant) gz *= scale;
+    }
+    return static_cast<Raw>(gz);
+  }
+  template <class B>
+  __device__ void store_residual(const B& batch, const typename B::Pack& from, int j) const {
+    if constexpr (A::kNorm)
+      if (norm.grad_residual != nullptr)
+        batch.store(from, j, static_cast<Raw*>(norm.grad_residual));
+  }
+  // Leaves the sums behind the thread's others.
+  __device__ void put_sums(T* to) const {
+    if constexpr (A::kNorm) {
+      to[0] = sum;
+      to[blockDim.x] = product;
+    }
+  }
+};
+
 // Forward ----------------------------------------------------------------------------------------
 
 template <class Raw, class A, class Formula>
 __global__ void __launch_bounds__(kMaxThreads)
-    forward_kernel(const __grid_constant__ Task task, const Formula formula,
-                   const at::opmath_type<Raw>* __restrict__ table, const Raw* __restrict__ x,
-                   Raw* __restrict__ y) {
+    forward_kernel(const __grid_constant__ Task task, const __grid_constant__ Norm norm,
+                   const Formula formula, const at::opmath_type<Raw>* __restrict__ table,
+                   const Raw* __restrict__ x, Raw* __restrict__ y) {
   using T = at::opmath_type<Raw>;
   using B = Batch<Raw, A>;
   const Place<A> place(task);
   const auto f =
       formula.template load<Scalar<T>>(open_table<A>(task, place, table, block_memory<T>()));
+  const Front<Raw, A> front(task, place, norm);
   Walk<Raw, A> walk(task, place);
   while (walk.more()) {
     const B batch(walk);
-    typename B::Pack packs[B::kCount];
+    typename B::Pack packs[B::kCount], residuals[B::kCount];
     batch.load(x, packs);
+    front.load_residual(batch, residuals);
 #pragma unroll
     for (int j = 0; j < B::kCount; ++j) {
       if (!batch.has(j)) continue;
 #pragma unroll
       for (int v = 0; v < B::kVector; ++v)
-        packs[j].values[v] = static_cast<Raw>(
-            f.forward(static_cast<T>(packs[j].values[v]), batch.index(task, place, j, v)));
+        packs[j].values[v] =
+            static_cast<Raw>(f.forward(front.value(packs[j].values[v], residuals[j].values[v]),
+                                       batch.index(task, place, j, v)));
       batch.store(packs[j], j, y);
     }
   }
@@ -210,10 +282,11 @@ __device__ void add_threads(const Task& task, const Place<A>& place, const T* su
 // ever meet in a bank.
 template <class Raw, class A, class Formula>
 __global__ void __launch_bounds__(kMaxThreads)
-    backward_kernel(const __grid_constant__ Task task, const Formula formula,
-                    const at::opmath_type<Raw>* __restrict__ table, const Raw* __restrict__ x,
-                    const Raw* __restrict__ grad, Raw* __restrict__ grad_x,
-                    double* __restrict__ partial, int bins, int bins_per_pass) {
+    backward_kernel(const __grid_constant__ Task task, const __grid_constant__ Norm norm,
+                    const Formula formula, const at::opmath_type<Raw>* __restrict__ table,
+                    const Raw* __restrict__ x, const Raw* __restrict__ grad,
+                    Raw* __restrict__ grad_x, double* __restrict__ partial, int bins,
+                    int bins_per_pass) {
   using T = at::opmath_type<Raw>;
   using B = Batch<Raw, A>;
   const int threads = blockDim.x;
@@ -223,6 +296,7 @@ __global__ void __launch_bounds__(kMaxThreads)
   T* const own = sums + threadIdx.x;
   const auto f = formula.template load<Scalar<T>>(open_table<A>(task, place, table, columns));
   constexpr int kTerms = std::decay_t<decltype(f)>::kTerms;
+  Front<Raw, A> front(task, place, norm);
 
   // One pass, unless there are so many bins that their sums do not fit into shared memory.
   for (int first = 0; first < bins; first += bins_per_pass) {
@@ -231,9 +305,10 @@ __global__ void __launch_bounds__(kMaxThreads)
     Walk<Raw, A> walk(task, place);
     while (walk.more()) {
       const B batch(walk);
-      typename B::Pack packs[B::kCount], grads[B::kCount];
+      typename B::Pack packs[B::kCount], grads[B::kCount], residuals[B::kCount];
       batch.load(x, packs);
       batch.load(grad, grads);
+      front.load_residual(batch, residuals);
 #pragma unroll
       for (int j = 0; j < B::kCount; ++j) {
         if (!batch.has(j)) continue;
@@ -241,21 +316,29 @@ __global__ void __launch_bounds__(kMaxThreads)
         for (int v = 0; v < B::kVector; ++v) {
           int bin;
           T terms[kTerms];
-          packs[j].values[v] = static_cast<Raw>(f.backward(
-              static_cast<T>(packs[j].values[v]), static_cast<T>(grads[j].values[v]), bin, terms));
+          Raw &here = packs[j].values[v], &residual = residuals[j].values[v];
+          const T gz = f.backward(front.value(here, residual), static_cast<T>(grads[j].values[v]),
+                                  bin, terms);
+          here = front.gradient(gz, here, residual, first == 0);
           bin -= first;
           if (0 <= bin && bin < count) {
 #pragma unroll
             for (int t = 0; t < kTerms; ++t) own[(bin * kTerms + t) * threads] += terms[t];
           }
         }
-        if (first == 0) batch.store(packs[j], j, grad_x);
+        if (first != 0) continue;
+        batch.store(packs[j], j, grad_x);
+        front.store_residual(batch, residuals[j], j);
       }
     }
+    front.put_sums(own + count * kTerms * threads);
     __syncthreads();
-    const int64_t entry = place.chunk * bins * kTerms + first * kTerms;
-    add_threads(task, place, sums, count * kTerms,
-                partial + entry * task.channels + place.first_channel);
+    const int64_t entry = place.chunk * (bins * kTerms + (A::kNorm ? Sums::kOfNorm : 0));
+    double* const to = partial + entry * task.channels + place.first_channel;
+    add_threads(task, place, sums, count * kTerms, to + first * kTerms * task.channels);
+    if (A::kNorm && first == 0)
+      add_threads(task, place, sums + count * kTerms * threads, Sums::kOfNorm,
+                  to + bins * kTerms * task.channels);
     __syncthreads();  // the next pass overwrites sums that other threads may still be reading
   }
 }
@@ -264,10 +347,10 @@ __global__ void __launch_bounds__(kMaxThreads)
 // until its elements are done.
 template <class Raw, class A, class Formula>
 __global__ void __launch_bounds__(kMaxThreads)
-    backward_sums_kernel(const __grid_constant__ Task task, const Formula formula,
-                         const at::opmath_type<Raw>* __restrict__ table, const Raw* __restrict__ x,
-                         const Raw* __restrict__ grad, Raw* __restrict__ grad_x,
-                         double* __restrict__ partial, int count) {
+    backward_sums_kernel(const __grid_constant__ Task task, const __grid_constant__ Norm norm,
+                         const Formula formula, const at::opmath_type<Raw>* __restrict__ table,
+                         const Raw* __restrict__ x, const Raw* __restrict__ grad,
+                         Raw* __restrict__ grad_x, double* __restrict__ partial, int count) {
   using T = at::opmath_type<Raw>;
   using B = Batch<Raw, A>;
   const int threads = blockDim.x;
@@ -278,37 +361,56 @@ __global__ void __launch_bounds__(kMaxThreads)
   T sums[std::decay_t<decltype(f)>::kSums];
 #pragma unroll
   for (int e = 0; e < count; ++e) sums[e] = 0;
+  Front<Raw, A> front(task, place, norm);
 
   Walk<Raw, A> walk(task, place);
   while (walk.more()) {
     const B batch(walk);
-    typename B::Pack packs[B::kCount], grads[B::kCount];
+    typename B::Pack packs[B::kCount], grads[B::kCount], residuals[B::kCount];
     batch.load(x, packs);
     batch.load(grad, grads);
+    front.load_residual(batch, residuals);
 #pragma unroll
     for (int j = 0; j < B::kCount; ++j) {
       if (!batch.has(j)) continue;
 #pragma unroll
-      for (int v = 0; v < B::kVector; ++v)
-        packs[j].values[v] = static_cast<Raw>(f.backward(static_cast<T>(packs[j].values[v]),
-                                                         static_cast<T>(grads[j].values[v]),
-                                                         batch.index(task, place, j, v), sums));
+      for (int v = 0; v < B::kVector; ++v) {
+        Raw &here = packs[j].values[v], &residual = residuals[j].values[v];
+        const T gz = f.backward(front.value(here, residual), static_cast<T>(grads[j].values[v]),
+                                batch.index(task, place, j, v), sums);
+        here = front.gradient(gz, here, residual, true);
+      }
       batch.store(packs[j], j, grad_x);
+      front.store_residual(batch, residuals[j], j);
     }
   }
 #pragma unroll
   for (int e = 0; e < count; ++e) shared_sums[e * threads + threadIdx.x] = sums[e];
+  front.put_sums(shared_sums + count * threads + threadIdx.x);
   __syncthreads();
-  add_threads(task, place, shared_sums, count,
-              partial + place.chunk * count * task.channels + place.first_channel);
+  const int entries = count + (A::kNorm ? Sums::kOfNorm : 0);
+  add_threads(task, place, shared_sums, entries,
+              partial + place.chunk * entries * task.channels + place.first_channel);
 }
 
 // Launching --------------------------------------------------------------------------------------
 
 // Calls launch(Access) with the kernels' way to get at their data under the plan.
 template <class Launch>
+void with_norm_access(const Plan& plan, Launch launch) {
+  if (plan.lanes)
+    launch(Access<false, true, false, true>{});
+  else if (plan.vector)
+    launch(Access<true, false, true, true>{});
+  else
+    launch(Access<false, false, false, true>{});
+}
+
+template <class Launch>
 void with_access(const Plan& plan, Launch launch) {
-  if (plan.lanes && plan.shared_table)
+  if (plan.norm)
+    with_norm_access(plan, launch);
+  else if (plan.lanes && plan.shared_table)
     launch(Access<false, true, true>{});
   else if (plan.lanes)
     launch(Access<false, true, false>{});
@@ -321,30 +423,31 @@ void with_access(const Plan& plan, Launch launch) {
 }
 
 template <class Raw, class Settings>
-void launch_forward(const Plan& plan, const Settings& settings, const void* table, const void* x,
-                    void* y) {
+void launch_forward(const Plan& plan, const Norm& norm, const Settings& settings, const void* table,
+                    const void* x, void* y) {
   using T = at::opmath_type<Raw>;
   settings.with_formula([&](const auto& formula) {
     using Formula = std::decay_t<decltype(formula)>;
     with_access(plan, [&](auto access) {
       launch_kernel(forward_kernel<Raw, decltype(access), Formula>, plan.blocks(), plan.threads,
-                    plan.shared_bytes, plan.task, formula, static_cast<const T*>(table),
+                    plan.shared_bytes, plan.task, norm, formula, static_cast<const T*>(table),
                     static_cast<const Raw*>(x), static_cast<Raw*>(y));
     });
   });
 }
 
 template <class Raw, class Settings>
-void launch_backward(const Plan& plan, const Settings& settings, const void* table, const void* x,
-                     const void* grad, void* gx, double* partial) {
+void launch_backward(const Plan& plan, const Norm& norm, const Settings& settings,
+                     const void* table, const void* x, const void* grad, void* gx,
+                     double* partial) {
   using T = at::opmath_type<Raw>;
   settings.with_formula([&](const auto& formula) {
     using Formula = std::decay_t<decltype(formula)>;
     with_access(plan, [&](auto access) {
       using A = decltype(access);
       const auto launch = [&](auto kernel, const auto&... counts) {
-        launch_kernel(kernel, plan.blocks(), plan.threads, plan.shared_bytes, plan.task, formula,
-                      static_cast<const T*>(table), static_cast<const Raw*>(x),
+        launch_kernel(kernel, plan.blocks(), plan.threads, plan.shared_bytes, plan.task, norm,
+                      formula, static_cast<const T*>(table), static_cast<const Raw*>(x),
                       static_cast<const Raw*>(grad), static_cast<Raw*>(gx), partial, counts...);
       };
       if constexpr (Settings::kTerms > 0)

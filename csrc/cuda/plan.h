@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "../formulas/macros.h"
+
 namespace mmact {
 namespace cuda {
 
@@ -25,11 +27,37 @@ constexpr int64_t kTableBytes = 16 * 1024;   // of these for tables
 struct Task {
   int64_t channels, inner, elements;
   int64_t groups;  // of channels
-  int64_t chunk;   // positions in one work item
+  // Neighbouring channels that share a column of the table: more than one only behind a norm, whose
+  // channels they are.
+  int64_t per_column;
+  int64_t chunk;  // positions in one work item
   // One step of a thread: by how much it moves the position, the position in the run of `inner`,
   // and the place in memory; and what passing the end of the run adds to the latter.
   int64_t step, step_inner, step_offset, next_run;
   int rows;  // of the formula's table that the kernel reads
+
+  MMACT_HD int64_t columns() const { return per_column == 1 ? channels : channels / per_column; }
+  MMACT_HD int64_t column(int64_t channel) const {
+    return per_column == 1 ? channel : channel / per_column;
+  }
+};
+
+// A normalisation in front of a formula: see Norm in cpu/task.h. Rows of `numbers`, in the
+// arithmetic type, are scale, shift and center of the channels.
+struct Norm {
+  const void* numbers;
+  const void* residual;  // or null
+  // Backward only.
+  bool constant;
+  void* grad_residual;  // or null
+};
+
+// Partial sums of a backward, (num_chunks, entries, channels), for groups of neighbouring channels.
+// With a norm the last two entries are the sums of gz and of gz * (x - center).
+struct Sums {
+  static constexpr int kOfNorm = 2;
+  double* partial;
+  int64_t num_chunks, entries, channels, per_group;
 };
 
 struct Plan {
@@ -39,6 +67,7 @@ struct Plan {
   bool lanes;
   bool vector;        // 16 bytes per load and store
   bool shared_table;  // the table of a group of channels fits into shared memory
+  bool norm;          // a norm is in front
   int threads;
   int64_t num_chunks;
   int bins_per_pass;  // whose sums fit into shared memory at a time
@@ -55,9 +84,9 @@ inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // to the bit. `aligned`: all tensors start at a multiple of 16 bytes. `rows`: of the table that the
 // kernel reads. `bins` and `terms`: sums that a thread keeps; no bins for a forward kernel.
 // The channels at `channel_dim` are divided into `channels` groups of neighbours, which to a kernel
-// are the channels.
+// are the channels. `per_column`: with a norm, Task's; 0 without one.
 inline Plan make_plan(const at::Tensor& x, int64_t channels, int64_t channel_dim, bool aligned,
-                      int64_t rows, int64_t bins, int64_t terms) {
+                      int64_t rows, int64_t bins, int64_t terms, int64_t per_column = 0) {
   // Float sums of a thread are flushed to double after kMaxElements. Below kMinElements per thread,
   // setting up a block and adding up its sums would cost more than its elements.
   constexpr int64_t kMaxElements = 256, kBlocks = 2048;
@@ -68,6 +97,8 @@ inline Plan make_plan(const at::Tensor& x, int64_t channels, int64_t channel_dim
   const int64_t group = kGroupBytes / static_cast<int64_t>(x.element_size());
   const int64_t value_size = x.scalar_type() == at::kDouble ? 8 : 4;
   task.channels = channels;
+  task.per_column = std::max<int64_t>(1, per_column);
+  plan.norm = per_column > 0;
   task.inner = channels == 1 ? x.numel() : x.stride(channel_dim) * (x.size(channel_dim) / channels);
   task.elements = x.numel() / channels;
   plan.lanes = task.inner == 1 && channels > 1;
@@ -77,18 +108,22 @@ inline Plan make_plan(const at::Tensor& x, int64_t channels, int64_t channel_dim
   task.rows = static_cast<int>(rows);
   int64_t room = kSharedBytes;
   plan.shared_table = rows * plan.width() * value_size <= kTableBytes;
-  if (plan.shared_table) room -= rows * plan.width() * value_size;
   plan.vector = !plan.lanes && plan.shared_table && aligned && task.inner % group == 0;
+  if (plan.norm) plan.shared_table = plan.vector;  // fewer kernels to build
+  if (plan.shared_table) room -= rows * plan.width() * value_size;
+  const int64_t table_bytes = kSharedBytes - room;
 
   // Positions that all threads of a block handle at a time.
   const auto span = [&](int64_t threads) { return threads / plan.width() * group; };
   const auto sums_bytes = [&](int64_t threads) { return terms * threads * value_size; };  // a bin's
+  const int64_t more = plan.norm && bins > 0 ? Sums::kOfNorm * kMaxThreads * value_size : 0;
+  room -= more;
   int64_t threads = kMaxThreads;
   while (threads > kMinThreads &&
          (bins * sums_bytes(threads) > room || task.elements <= span(threads / 2)))
     threads /= 2;
   plan.threads = static_cast<int>(threads);
-  plan.shared_bytes = kSharedBytes - room;
+  plan.shared_bytes = table_bytes + more;
   if (bins > 0) {
     const int64_t passes = divide_up(bins, std::min(bins, room / sums_bytes(threads)));
     plan.bins_per_pass = static_cast<int>(divide_up(bins, passes));

@@ -4,13 +4,11 @@
 // From parameters to the tables that kernels read, and from sums to the parameters' gradients.
 #include "../formulas/all.h"
 #include "host.h"
-#include "launch.cuh"
+#include "sums.cuh"
 
 namespace mmact {
 namespace cuda {
 namespace {
-
-constexpr int kThreads = 128;
 
 // A thread per entry.
 template <class T, class Settings>
@@ -23,36 +21,17 @@ __global__ void table_kernel(const Settings settings,
   table[entry] = static_cast<T>(group.number(static_cast<int>(entry / groups)));
 }
 
-// Adds up the chunks of one channel, in place: the totals replace the first chunk's sums. All
-// threads of the block must call it, and no other block may use this channel's sums. Ends with a
-// barrier, after which every thread of the block sees the totals.
-__device__ inline void add_chunks(double* partial, int64_t num_chunks, int64_t entries,
-                                  int64_t channels, int64_t channel) {
-  const int lane = threadIdx.x % kWarp;
-  for (int64_t e = threadIdx.x / kWarp; e < entries; e += blockDim.x / kWarp) {
-    double* const from = partial + e * channels + channel;
-    double sum = 0;
-    for (int64_t chunk = lane; chunk < num_chunks; chunk += kWarp)
-      sum += from[chunk * entries * channels];
-    for (int other = kWarp / 2; other > 0; other /= 2)
-      sum += __shfl_down_sync(0xffffffffu, sum, other);
-    if (lane == 0) *from = sum;
-  }
-  __syncthreads();
-}
-
 // A block per group.
 template <class Settings>
 __global__ void gradients_kernel(const Settings settings,
                                  const __grid_constant__ ValuesOf<Settings::kParameters> parameters,
-                                 int64_t groups, int64_t num_chunks, double* partial,
+                                 const __grid_constant__ Sums sums,
                                  const __grid_constant__ SlotsOf<Settings::kParameters> gradients) {
   const int64_t g = blockIdx.x;
-  add_chunks(partial, num_chunks, settings.entries(), groups, g);
+  add_chunks(sums, 0, settings.entries(), g);
   if (threadIdx.x != 0) return;
   settings.gradients(
-      parameters.values, g, [=](int64_t entry) { return partial[entry * groups + g]; },
-      gradients.slots);
+      parameters.values, g, [&](int64_t entry) { return *total(sums, entry, g); }, gradients.slots);
 }
 
 }  // namespace
@@ -60,11 +39,11 @@ __global__ void gradients_kernel(const Settings settings,
 template <class Settings>
 void launch_table(const Settings& settings, const ValuesOf<Settings::kParameters>& parameters,
                   int64_t groups, int rows, void* table, bool in_double) {
-  const int64_t size = rows * groups, blocks = divide_up(size, kThreads);
+  const int64_t size = rows * groups, blocks = divide_up(size, kSumThreads);
   TORCH_CHECK(blocks <= std::numeric_limits<int>::max(), "too many groups of channels: ", groups);
   const auto launch = [&](auto* to) {
     launch_kernel(table_kernel<std::decay_t<decltype(*to)>, Settings>,
-                  static_cast<unsigned>(blocks), kThreads, 0, settings, parameters, groups, size,
+                  static_cast<unsigned>(blocks), kSumThreads, 0, settings, parameters, groups, size,
                   to);
   };
   if (in_double)
@@ -75,17 +54,16 @@ void launch_table(const Settings& settings, const ValuesOf<Settings::kParameters
 
 template <class Settings>
 void launch_gradients(const Settings& settings, const ValuesOf<Settings::kParameters>& parameters,
-                      int64_t groups, int64_t num_chunks, double* partial,
-                      const SlotsOf<Settings::kParameters>& gradients) {
-  launch_kernel(gradients_kernel<Settings>, static_cast<unsigned>(groups), kThreads, 0, settings,
-                parameters, groups, num_chunks, partial, gradients);
+                      const Sums& sums, const SlotsOf<Settings::kParameters>& gradients) {
+  launch_kernel(gradients_kernel<Settings>, static_cast<unsigned>(sums.channels / sums.per_group),
+                kSumThreads, 0, settings, parameters, sums, gradients);
 }
 
-#define MMACT_INSTANTIATE(Settings)                                                                \
-  template void launch_table(const Settings&, const ValuesOf<Settings::kParameters>&, int64_t,     \
-                             int, void*, bool);                                                    \
-  template void launch_gradients(const Settings&, const ValuesOf<Settings::kParameters>&, int64_t, \
-                                 int64_t, double*, const SlotsOf<Settings::kParameters>&)
+#define MMACT_INSTANTIATE(Settings)                                                            \
+  template void launch_table(const Settings&, const ValuesOf<Settings::kParameters>&, int64_t, \
+                             int, void*, bool);                                                \
+  template void launch_gradients(const Settings&, const ValuesOf<Settings::kParameters>&,      \
+                                 const Sums&, const SlotsOf<Settings::kParameters>&)
 MMACT_FOR_EACH_SETTINGS(MMACT_INSTANTIATE)
 #undef MMACT_INSTANTIATE
 

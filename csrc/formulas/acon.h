@@ -4,8 +4,6 @@
 // ACON-C of Ma et al., CVPR 2021: y = (p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x.
 #pragma once
 
-#include <limits>
-
 #include "formula.h"
 
 namespace mmact {
@@ -23,18 +21,14 @@ struct Acon {
     V s, rest, slope;  // rest is 1 - s, slope the derivative of s by k x
   };
   MMACT_HD Gate gate(V x) const {
-    const V t = k * bounded(x), zero = S::set(0), one = S::set(1);
+    const V t = k * bounded<S>(x), zero = S::set(0), one = S::set(1);
     const auto below = t < zero;
     const V e = M::exp_negative(S::select(below, t, -t));
     const V near = S::divide(one, one + e), far = e * near;
     return {S::select(below, far, near), S::select(below, near, far), far * near};
   }
 
-  // 0 * infinity has no place where the gate is 0 or closes.
-  MMACT_HD static V bounded(V v) {
-    const V largest = S::set(std::numeric_limits<typename S::Value>::max());
-    return S::at_least(S::at_most(v, largest), -largest);
-  }
+  // 0 where the gate is 0 or closes.
   MMACT_HD static V product(V x, V part) {
     return S::select(part == S::set(0), S::set(0), x * part);
   }

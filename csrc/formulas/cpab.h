@@ -94,7 +94,7 @@ struct Cpab {
   MMACT_HD Point at(V x, I i) const {
     Point point;
     const V m_i = m.at(i), d_i = d.at(i);
-    point.z = bounded(x - p.at(i));
+    point.z = bounded<S>(x - p.at(i));
     point.a = alpha.at(i) * point.z;
     point.bz = beta.at(i) * point.z;
     point.g = M::log1p_ratio(point.a);
@@ -103,12 +103,6 @@ struct Cpab {
     const V f = point.g * point.h;
     point.t = x + S::fma(point.z, S::fma(m_i, f, f - S::set(1)), d_i);
     return point;
-  }
-
-  // 0 * infinity has no place in products that go to 0, or with zero.
-  MMACT_HD static V bounded(V v) {
-    const V largest = S::set(std::numeric_limits<typename S::Value>::max());
-    return S::at_least(S::at_most(v, largest), -largest);
   }
 
   MMACT_HD static V bounded_below(V v) {
@@ -150,7 +144,7 @@ struct Cpab {
     } else if (settings.factor != CpabFactor::kOne) {
       gt = gy * M::normal_cdf(x);
       // The product that goes to 0 first: gy times a large number may be infinite.
-      gx = gy * (bounded(point.t) * M::normal_pdf(x));
+      gx = gy * (bounded<S>(point.t) * M::normal_pdf(x));
       if (settings.factor == CpabFactor::kGeluBelowZero) {
         gt = S::select(x < S::set(0), gt, gy);
         gx = S::select(x < S::set(0), gx, S::set(0));

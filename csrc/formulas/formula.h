@@ -17,6 +17,8 @@
 //   vectors at a time.
 #pragma once
 
+#include <limits>
+
 #include "storage.h"
 
 namespace mmact {
@@ -34,5 +36,12 @@ struct LocalRows {
   }
   MMACT_HD const V& at(int row) const { return rows[row]; }
 };
+
+// v, or the finite number nearest to it: 0 * infinity has no place in products that go to 0.
+template <class S>
+MMACT_HD inline typename S::V bounded(typename S::V v) {
+  const typename S::V largest = S::set(std::numeric_limits<typename S::Value>::max());
+  return S::at_least(S::at_most(v, largest), -largest);
+}
 
 }  // namespace mmact

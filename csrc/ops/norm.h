@@ -7,6 +7,7 @@
 
 #include <cmath>
 
+#include "../formulas/macros.h"
 #include "checks.h"
 
 namespace mmact {
@@ -54,11 +55,11 @@ struct NormReader {
     weight = values(norm.weight);
     bias = values(norm.bias);
   }
-  double inv_std(int64_t c) const { return 1 / std::sqrt(var.at(c) + eps); }
-  double scale(int64_t c) const {
+  MMACT_HD double inv_std(int64_t c) const { return 1 / ::sqrt(var.at(c) + eps); }
+  MMACT_HD double scale(int64_t c) const {
     return weight.data == nullptr ? inv_std(c) : weight.at(c) * inv_std(c);
   }
-  double shift(int64_t c) const {
+  MMACT_HD double shift(int64_t c) const {
     return (bias.data == nullptr ? 0 : bias.at(c)) - mean.at(c) * scale(c);
   }
 };

@@ -68,14 +68,21 @@ def link(objects: list[str], library: Path, sanitize: bool = False) -> None:
     partial.rename(library)
 
 
-def build(sanitize: bool = False) -> Path:
-    """Returns the library of the project's kernels."""
+def build(sanitize: bool = False, two_dtypes: bool = False) -> Path:
+    """Returns the library of the project's kernels.
+
+    Args:
+        sanitize: With AddressSanitizer and UBSan.
+        two_dtypes: Elementwise ops have kernels for float32 and float16 alone.
+    """
     csrc = ROOT / 'csrc'
     sources = [*sorted(csrc.glob('cuda/*.cu')), *sorted(csrc.glob('ops/*.cpp'))]
-    sources.append(HERE / 'emulator.cpp')
-    inputs = [*sorted(csrc.rglob('*.*')), *sorted(HERE.rglob('*.h')), HERE / 'emulator.cpp']
+    sources += [HERE / 'emulator.cpp', *([HERE / 'not_built.cpp'] if two_dtypes else [])]
+    left_out = ('kernels_double.cu', 'kernels_bfloat16.cu') if two_dtypes else ()
+    sources = [source for source in sources if source.name not in left_out]
+    inputs = [*sorted(csrc.rglob('*.*')), *sorted(HERE.rglob('*.h')), *sorted(HERE.glob('*.cpp'))]
     state = hashlib.sha256(b''.join(path.read_bytes() for path in inputs if path.is_file()))
-    state.update(f'{torch.__version__} {sanitize} {COMMON} {SANITIZE}'.encode())
+    state.update(f'{torch.__version__} {sanitize} {two_dtypes} {COMMON} {SANITIZE}'.encode())
     folder = ROOT / 'build/cuda_emulator' / state.hexdigest()[:12]
     library = folder / 'emulated.so'
     if library.exists():

@@ -22,6 +22,7 @@ import build
 
 ENGINE, PLAN, SAMPLES = 'cuda/engine.cuh', 'cuda/plan.h', 'cuda/samples.cuh'
 TABLES_CU, DYRELU, CPAB_TABLE = 'cuda/tables.cu', 'cuda/dyrelu.cu', 'cuda/cpab_table.cu'
+SUMS, NORM = 'cuda/sums.cuh', 'cuda/norm.cu'
 PWLU_OP = 'ops/pwlu.cpp'
 PWLU, PAU, CPAB = 'formulas/pwlu.h', 'formulas/pau.h', 'formulas/cpab.h'
 LINEAR, STORAGE = 'formulas/piecewise_linear.h', 'formulas/storage.h'
@@ -44,7 +45,7 @@ MUTANTS = [
     (ENGINE, 'shared + threadIdx.x % A::kWidth', 'shared + (threadIdx.x + 1) % A::kWidth', ANY),
     (ENGINE, 'offset += task.next_run;', '', ANY),
     (ENGINE, '0 <= bin && bin < count', '0 <= bin && bin < count - 1', ANY),
-    (ENGINE, 'if (first == 0) batch.store', 'if (first >= 0 && j == 0) batch.store', ANY),
+    (ENGINE, 'if (first != 0) continue;', 'if (first != 0 || j != 0) continue;', ANY),
     (ENGINE, 't < threads; t += kWarp', 't < threads; t += 2 * kWarp', ANY),
     (ENGINE, 'positions[j] + v) * task.channels', 'positions[j]) * task.channels', ANY),
     (PLAN, 'bins_per_pass * sums_bytes(threads);', 'bins_per_pass;', PWLU_OP),
@@ -55,10 +56,26 @@ MUTANTS = [
     (SAMPLES, 'task.pixels + at(r) + v]', 'task.pixels + at(r)]', DYRELU),
     (SAMPLES, 'if (present) {', 'if (true) {', DYRELU),
     (SAMPLES, 'first + lane : item.first;', 'first + (lane ^ 1) : item.first;', DYRELU),
-    (TABLES_CU, 'chunk += kWarp', 'chunk += kWarp + 1', ('tables', 'Pwlu', 'Pau')),
+    (SUMS, 'k += kWarp', 'k += kWarp + 1', ('tables', 'Pwlu', 'Pau')),
     (TABLES_CU, 'entry % groups', 'entry % (groups + 1)', ('tables', 'Pwlu', 'Pau')),
-    (TABLES_CU, '  }\n  __syncthreads();\n}', '  }\n}', ('tables', 'Pwlu', 'Pau')),
+    (SUMS, '  }\n  __syncthreads();\n}', '  }\n}', ('tables', 'Pwlu', 'Pau')),
     (CPAB_TABLE, 'work(k);\n    __syncthreads();', 'work(k);', CPAB_TABLE),
+    # A norm in front of them.
+    (ENGINE, 'shift = numbers[task.channels]', 'shift = numbers[0]', WITH['Pwlu']),
+    (ENGINE, 'center = numbers[2 * task.channels]', 'center = 0', WITH['Pwlu']),
+    (ENGINE, 'if (norm.constant) gz *= scale;', '', WITH['Pwlu']),
+    (ENGINE, 'z : z + static_cast<T>(residual)', 'z : z', WITH['Pwlu']),
+    (ENGINE, 'if (count) {', 'if (true) {', WITH['Pwlu']),
+    (ENGINE, 'to[blockDim.x] = product', 'to[blockDim.x] = sum', WITH['Pwlu']),
+    (ENGINE, '(task.per_column - 1) + member)', '(task.per_column - 1))', WITH['Pau']),
+    (PLAN, 'channel : channel / per_column', 'channel : channel % per_column', WITH['Pwlu']),
+    (PLAN, 'shared_bytes = table_bytes + more', 'shared_bytes = table_bytes', PWLU_OP),
+    (SUMS, 'member = k - chunk * sums.per_group', 'member = 0', OF['Pwlu']),
+    (NORM, '-scale * sum / count', 'scale * sum / count', NORM),
+    (NORM, 'inv_std * inv_std * product', 'inv_std * product', NORM),
+    (NORM, 'square - shifted * shifted', 'square', NORM),
+    (NORM, 'spread * count / (count - 1)', 'spread', NORM),
+    (NORM, 'first - first == 0 ? first : 0', 'first', NORM),
     # Formulas, which the CPU's kernels have in common.
     (PWLU, 'kPwluMinWidth = 1e-6', 'kPwluMinWidth = 1e-5', OF['Pwlu']),
     (PWLU, 'crossed ? left + kPwluMinWidth : right,', 'right,', OF['Pwlu']),
@@ -89,8 +106,8 @@ MUTANTS = [
     (CPAB, 'terms[1] = gt * z * g * h', 'terms[1] = gt * z * g', WITH['Cpab']),
     (CPAB, 'S::fma(rest * w, q, g)', 'S::fma(rest, q, g)', WITH['Cpab']),
     (CPAB, 'x >= breakpoints.at(next)', 'x > breakpoints.at(next + 1)', WITH['Cpab']),
-    (CPAB, 'bounded(point.t) * M::normal_pdf(x)', 'bounded(point.t)', WITH['Cpab']),
-    (CPAB, 'bounded(x - p.at(i))', '(x - p.at(i))', WITH['Cpab']),
+    (CPAB, 'bounded<S>(point.t) * M::normal_pdf(x)', 'bounded<S>(point.t)', WITH['Cpab']),
+    (CPAB, 'bounded<S>(x - p.at(i))', '(x - p.at(i))', WITH['Cpab']),
     (CPAB, 'x == x, segment(x)', 'true, segment(x)', WITH['Cpab']),
     (CPAB, 'outside > S::set(0), slope', 'outside > S::set(-1), slope', WITH['Cpab']),
     (FIELDS, 'slow_start ? start : stop', 'slow_start ? stop : start', CPAB_TABLE),
@@ -108,8 +125,9 @@ MUTANTS = [
 TESTS = {
     'Pwlu': 'pwlu', 'Pau': 'pau or polynomial or rational', 'PiecewiseLinear': 'relu or linear',
     'Cpab': 'cpab or ditac', PWLU_OP: 'pwlu', CPAB_TABLE: 'test_cpab', DYRELU: 'dyrelu',
+    NORM: 'norm',
 }  # fmt: skip
-FILES = ('arelu', 'dyrelu', 'pwlu', 'pau', 'cpab', 'elementwise', 'cuda')
+FILES = ('arelu', 'dyrelu', 'pwlu', 'pau', 'cpab', 'elementwise', 'norm', 'cuda')
 
 
 def source_of(part: str | tuple[str, ...], csrc: Path) -> str:

@@ -18,6 +18,7 @@ from torch import nn
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
+from marks import slow_unless
 from mmcv.cnn.bricks import DropPath
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -381,7 +382,7 @@ def to_meta(model: nn.Module) -> nn.Module:
     return model.to('meta')
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=name_of)
+@pytest.mark.parametrize('path', slow_unless(TRAINED.__contains__, CONFIGS), ids=name_of)
 def test_parts_fit_at_full_size(path, tmp_path):
     cfg = load(path, tmp_path, {})
     resume_exactly(cfg)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from marks import slow_unless
 from test_configs import one_of_each
 from torch import nn
 
@@ -155,7 +156,11 @@ def _check_activations(path: Path, cfg: Config, model: nn.Module) -> None:
         assert len(acts) == sites
 
 
-@pytest.mark.parametrize('path', TRAINED + DEMO, ids=_name_of)
+# With one kind of Dynamic ReLU in backbone and head, the baseline, and the demo.
+QUICK = [*TRAINED[:2], *DEMO[:1]]
+
+
+@pytest.mark.parametrize('path', slow_unless(QUICK.__contains__, TRAINED + DEMO), ids=_name_of)
 def test_trains_and_evaluates(path, data, tmp_path):
     cfg = _load(path)
     cfg.merge_from_dict({**_small(data), 'work_dir': str(tmp_path)})

@@ -16,10 +16,11 @@ from torch import nn
 pytest.importorskip('mmdet')
 pytest.importorskip('mmpretrain')
 
+from marks import slow_unless
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import get_installed_path
-from test_configs import _LinspaceOnCPU, to_meta, without_scope
+from test_configs import _LinspaceOnCPU, one_of_each, to_meta, without_scope
 
 from mmact.activations import PAU, PWLU, DiTAC, DyReLUB, unresolved
 from mmact.cli import build_runner, load_config, prepare_training
@@ -87,7 +88,11 @@ def network_of(name: str) -> str:
     return max((n for n in SITES if name.startswith(n)), key=len)
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+# Each network with one activation, each activation in one network.
+QUICK = one_of_each(list(CONFIGS), network_of, lambda name: str(kind_of(name)))
+
+
+@pytest.mark.parametrize('name', slow_unless(QUICK.__contains__, CONFIGS))
 def test_builds_at_full_size(name):
     cfg = cached(name)
     converted = cfg.model.type == 'mmact.Converted'

@@ -32,22 +32,32 @@ def groups_of(case, channels):
     return sorted({kinds[kind] for kind in case.groups})
 
 
-def make(name, shape, memory_format, groups, dtype, affine=True, residual=True, constant=False):
-    """The arguments of NAME_norm, and a gradient of its result."""
+def make(
+    name,
+    shape,
+    memory_format,
+    groups,
+    dtype,
+    affine=True,
+    residual=True,
+    constant=False,
+    device='cpu',
+):
+    """The arguments of NAME_norm, a gradient of its result, and how many tensors the op has."""
     case, c = CASES[name], shape[1]
     g = generator(5)
 
     def tensor(seed):
         t = 1.5 * random_tensor(shape, seed=seed) + 0.3
-        return t.to(dtype).contiguous(memory_format=memory_format)
+        return t.to(device, dtype).contiguous(memory_format=memory_format)
 
     x, r, grad = tensor(1), tensor(2) if residual else None, tensor(3)
     weight, bias = torch.rand(c, generator=g) + 0.5, torch.randn(c, generator=g)
-    affine = [t.double() for t in (weight, bias)] if affine else [None, None]
+    affine = [t.to(device).double() for t in (weight, bias)] if affine else [None, None]
     mean, var = moments(x.double())
     if constant:
         mean, var = mean + 0.2, var * 1.3
-    p = case.make(groups, torch.float64)
+    p = case.make(groups, torch.float64, device)
     settings = case.raw(x, *p, channel_dim=1, **case._on(x.device))
     count = 1 + len([a for a in settings if a is None or isinstance(a, torch.Tensor)])
     return [x, mean, var, *affine, r, *settings, 1e-5, constant], grad, count
@@ -73,13 +83,13 @@ def expected(name, arguments, grad, count):
     reference = _elementwise._OPS[CASES[name].op].reference
     forward, _ = with_norm(reference, None, count)
     inputs = [
-        a.detach().double().requires_grad_()
+        a.detach().cpu().double().requires_grad_()
         if isinstance(a, torch.Tensor) and a.is_floating_point()
         else a
         for a in arguments
     ]
-    y = forward(*inputs)
-    y.backward(grad.double())
+    y = forward(*(a.cpu() if isinstance(a, torch.Tensor) else a for a in inputs))
+    y.backward(grad.cpu().double())
     return y.detach(), [getattr(a, 'grad', None) for a in inputs]
 
 
@@ -95,7 +105,7 @@ def compare(name, arguments, grad, count, tolerance, average=False):
             continue
         if CASES[name].op == 'cpab' and i == 8:
             continue  # of the table, whose entries are not independent: test_fusion has theta's
-        error = (a.double() - b).abs()
+        error = (a.cpu().double() - b).abs()
         scale = b.abs().mean() + 1e-2
         assert (error.mean() if average else error.max()) <= tolerance * scale, (i, error.max())
 
@@ -103,7 +113,7 @@ def compare(name, arguments, grad, count, tolerance, average=False):
 @needs_kernels
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('name', NAMES)
-def test_kernel_equals_the_reference(name, shape):
+def test_kernel_equals_the_reference(name, shape, device):
     size, memory_format = SHAPES[shape]
     for groups in groups_of(CASES[name], size[1]):
         for k, (affine, residual, constant) in enumerate(
@@ -112,7 +122,7 @@ def test_kernel_equals_the_reference(name, shape):
             if k > 1 and groups > 1:
                 continue
             made = make(
-                name, size, memory_format, groups, torch.float64, affine, residual, constant
+                name, size, memory_format, groups, torch.float64, affine, residual, constant, device
             )
             # 3e-12 measured, on portable and AVX2, where a sum over 30,000 elements cancels.
             compare(name, *made, tolerance=1e-10)
@@ -122,12 +132,12 @@ def test_kernel_equals_the_reference(name, shape):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize('shape', ['planes', 'a chunk and more', 'channels_last', 'tokens'])
 @pytest.mark.parametrize('name', NAMES)
-def test_smaller_dtypes(name, shape, dtype):
+def test_smaller_dtypes(name, shape, dtype, device):
     """On average: an element that rounding moves across a breakpoint has another slope."""
     size, memory_format = SHAPES[shape]
     for groups in groups_of(CASES[name], size[1])[:2]:
         for constant in (False, True):
-            made = make(name, size, memory_format, groups, dtype, constant=constant)
+            made = make(name, size, memory_format, groups, dtype, constant=constant, device=device)
             tolerance = 1e-4 if dtype == torch.float32 else 2e-2
             compare(name, *made, tolerance=tolerance, average=True)
 
@@ -177,9 +187,9 @@ def test_same_bits_on_any_number_of_threads(name, shape):
 
 @needs_kernels
 @pytest.mark.parametrize('name', NAMES)
-def test_nan_stays_in_its_element_where_statistics_are_constants(name):
+def test_nan_stays_in_its_element_where_statistics_are_constants(name, device):
     arguments, grad, _ = make(
-        name, (2, 3, 5, 5), torch.contiguous_format, 1, torch.float32, constant=True
+        name, (2, 3, 5, 5), torch.contiguous_format, 1, torch.float32, constant=True, device=device
     )
     arguments[0][1, 2, 3, 4] = torch.nan
     y, (gx, *_) = run(name, arguments, grad)
@@ -192,14 +202,15 @@ def test_nan_stays_in_its_element_where_statistics_are_constants(name):
 @needs_kernels
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize('shape', SHAPES)
-def test_batch_statistics(shape, dtype):
+def test_batch_statistics(shape, dtype, device):
     size, memory_format = SHAPES[shape]
-    x = (random_tensor(size, seed=4) * 2 + 100).to(dtype).contiguous(memory_format=memory_format)
+    x = (random_tensor(size, seed=4) * 2 + 100).to(device, dtype)
+    x = x.contiguous(memory_format=memory_format)
     count = x.numel() // size[1]
     exact_var, exact_mean = torch.var_mean(
         x.double(), [d for d in range(x.dim()) if d != 1], correction=0
     )
-    running = [torch.randn(size[1]), torch.rand(size[1])]
+    running = [torch.randn(size[1], device=device), torch.rand(size[1], device=device)]
     updated = [t.clone() for t in running]
     mean, var = torch.ops.mmact.batch_statistics(x, *updated, 0.3)
     # The mean is 50 standard deviations from 0: sums of squares would cost float32 3 digits.
@@ -213,8 +224,8 @@ def test_batch_statistics(shape, dtype):
 
 
 @needs_kernels
-def test_statistics_of_non_finite_numbers():
-    x = torch.randn(2, 4, 3, 3)
+def test_statistics_of_non_finite_numbers(device):
+    x = torch.randn(2, 4, 3, 3, device=device)
     x[0, 0, 0, 0], x[1, 1, 0, 0], x[0, 2, 0, 0] = torch.inf, torch.nan, -torch.inf
     mean, var = torch.ops.mmact.batch_statistics(x, None, None, 0.1)
     assert mean[0] == torch.inf

@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from marks import slow
 
 from mmact.ops import has_kernel
 
@@ -18,6 +19,7 @@ HEAD = '// Copyright (c) mmact contributors.\n'
 FILES = 5  # that a new op touches, its case apart
 
 
+@slow
 @pytest.mark.skipif(not has_kernel('pwlu', 'cpu'), reason='needs a compiler for kernels')
 def test_an_op_from_the_docs_builds_and_passes_its_case(tmp_path):
     doc = (ROOT / 'docs/adding_an_activation.md').read_text()
@@ -28,6 +30,7 @@ def test_an_op_from_the_docs_builds_and_passes_its_case(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
     for name in ('setup.py', 'pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / 'tests/marks.py', tmp_path)
     case = blocks.pop('tests/test_ops/cases.py')
     with (tmp_path / 'tests/test_ops/cases.py').open('a') as file:
         file.write(case)

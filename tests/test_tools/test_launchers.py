@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from marks import slow
 
 pytest.importorskip('mmdet')
 
@@ -44,6 +45,7 @@ class Witness(Hook):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='with GPUs, two processes would want two')
+@slow
 def test_two_processes_train_and_test_over_gloo(tmp_path):
     data = make_coco(tmp_path / 'mini_coco', num_train=8, num_val=4, size=(64, 64), quiet=True)
     annotations = data / 'annotations/instances_val2017.json'

@@ -3,10 +3,14 @@
 """ditac.md: what it says about the paper's Table 10 holds, and the page is current."""
 
 import pytest
+from marks import slow
 
 pytest.importorskip('mmpretrain')
 
 from projects.counts import ditac as tool
+
+# In one process, which counts each network once.
+pytestmark = pytest.mark.xdist_group('ditac_counts')
 
 
 def test_convnext_by_hand():
@@ -71,5 +75,6 @@ def test_table_10():
     assert round(tool.static('ConvNeXt-S', 1000).params, 1) == 50.2
 
 
+@slow
 def test_the_page_is_current():
     assert tool.PAGE.read_text(encoding='utf-8') == tool.page()

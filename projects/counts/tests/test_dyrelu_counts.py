@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from marks import slow
 
 pytest.importorskip('mmpose')
 pytest.importorskip('mmdet')
@@ -113,5 +114,6 @@ def test_counter_agrees_with_mmengine(kind, variant):
     assert ours.params * 1e6 == pytest.approx(params)
 
 
+@slow
 def test_the_page_is_current():
     assert tool.PAGE.read_text(encoding='utf-8') == tool.page()
