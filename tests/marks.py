@@ -14,6 +14,12 @@ import pytest
 slow = pytest.mark.slow
 
 
+def every_second(values: Iterable) -> list:
+    """Returns values for parametrize, the second, fourth and so on marked slow."""
+    values = list(values)
+    return slow_unless(values[::2].__contains__, values)
+
+
 def slow_unless(quick: Callable[[Any], bool], values: Iterable) -> list:
     """Returns values for parametrize, of which those that are not quick are marked slow.
 

@@ -12,6 +12,7 @@ from email.parser import Parser
 
 import pytest
 import torch
+from marks import slow
 from test_ops.utils import ROOT, run_python
 
 import mmact
@@ -93,7 +94,7 @@ def test_a_failed_build_leaves_a_package_that_says_why(source, tmp_path):
     assert 'pip install -v --no-build-isolation .' in line
 
 
-@pytest.mark.parametrize('variable', ['MMACT_KERNELS', 'MMACT_CUDA'])
+@pytest.mark.parametrize('variable', every_second(['MMACT_KERNELS', 'MMACT_CUDA']))
 def test_a_failed_build_of_wanted_kernels_is_an_error(source, tmp_path, variable):
     break_kernels(source)
     result = build(source, tmp_path, **{variable: '1'})
@@ -113,6 +114,7 @@ def test_without_a_compiler(source, tmp_path):
     assert 'MMACT_KERNELS=1, but there is no C++ compiler' in result.stdout + result.stderr
 
 
+@slow
 @pytest.mark.parametrize(
     ('says', 'flags', 'not_flags'),
     [

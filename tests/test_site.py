@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from marks import slow_unless
 
 with contextlib.suppress(ImportError):
     # Its progress bars keep the sys.stdout of this moment; that of a test is closed soon.
@@ -77,7 +78,10 @@ def clone(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize('page', sorted(p.stem for p in DOCS.glob('start/*.md')))
+PAGES = sorted(p.stem for p in DOCS.glob('start/*.md'))
+
+
+@pytest.mark.parametrize('page', slow_unless(('mmdetection', 'pytorch').__contains__, PAGES))
 def test_the_code_of_a_page_runs(page, clone, monkeypatch, capfd):
     """In its order: a block with a title is a file, text is what the block before it printed."""
     pytest.importorskip(NEEDS[page])

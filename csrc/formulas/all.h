@@ -13,6 +13,7 @@
 
 #define MMACT_FOR_EACH_SETTINGS(use) \
   use(AconSettings);                 \
+  use(AreluSettings);                \
   use(CpabSettings);                 \
   use(PauSettings);                  \
   use(PiecewiseLinearSettings);      \

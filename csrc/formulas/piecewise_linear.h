@@ -1,8 +1,10 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// A piecewise-linear function with any breakpoints: AReLU, APL, Mixture and the leaky functions.
+// A piecewise-linear function with any breakpoints: APL, Mixture and the leaky functions; AReLU.
 #pragma once
+
+#include <cmath>
 
 #include "formula.h"
 
@@ -107,6 +109,48 @@ struct PiecewiseLinearSettings {
       out[1].put(g * (count + 1) + s, sums(2 * s + 1));
       out[2].put(g * (count + 1) + s, sums(2 * s));
     }
+  }
+};
+
+// AReLU, and ELSA without the residual, as such a function with a breakpoint at 0: sections 3.2 and
+// 3.3 of Chen et al., 2020.
+struct AreluSettings {
+  static constexpr int kParameters = 2;  // alpha and beta, one number each
+  static constexpr int kTerms = 2;
+  static constexpr bool kLooksUp = false, kSlowSteps = false;
+  static constexpr double kLow = 0.01, kHigh = 0.99;  // of the clamp
+
+  bool residual;
+
+  MMACT_HD int rows() const { return 5; }
+  MMACT_HD int backward_rows() const { return 3; }
+  MMACT_HD int entries() const { return 2 * kTerms; }
+  MMACT_HD int lookups() const { return 0; }
+
+  template <class Use>
+  void with_formula(const Use& use) const {
+    use(PiecewiseLinearFormula<1>{1});
+  }
+
+  MMACT_HD static double sigmoid(double v) { return 1 / (1 + ::exp(-v)); }
+
+  struct Group {
+    double below, above;
+
+    MMACT_HD double number(int row) const { return row == 1 ? below : row == 2 ? above : 0; }
+  };
+  MMACT_HD Group group(const Values* p, int64_t) const {
+    const double alpha = p[0].at(0);
+    const double below = alpha < kLow ? kLow : alpha > kHigh ? kHigh : alpha;  // NaN stays
+    return {below, sigmoid(p[1].at(0)) + residual};
+  }
+
+  // From the sums of gy * x below and above 0. The clamp passes no gradient.
+  template <class Sums>
+  MMACT_HD void gradients(const Values* p, int64_t, const Sums& sums, const Slots* out) const {
+    const double alpha = p[0].at(0), s = sigmoid(p[1].at(0));
+    out[0].put(0, kLow <= alpha && alpha <= kHigh ? sums(1) : 0);
+    out[1].put(0, s * (1 - s) * sums(3));
   }
 };
 

@@ -54,7 +54,7 @@ class ELSA(Activation):
     paper = 'Chen, Li, Xu, AReLU: Attention-based Rectified Linear Unit,'
     year = 2020
     parameter_count = (2, 'layer')
-    elementwise_op = 'piecewise_linear'
+    elementwise_op = 'arelu'
 
     def __init__(self, *, alpha: float = 0.9, beta: float = 2.0, inplace: bool = False) -> None:
         super().__init__()

@@ -1,19 +1,26 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""AReLU and its attention ELSA, from Chen, Li and Xu, 2020, on ``mmact::piecewise_linear``.
+"""``mmact::arelu``: AReLU and its attention ELSA, from Chen, Li and Xu, 2020.
 
 Paper: AReLU: Attention-based Rectified Linear Unit, sections 3.2 to 3.4.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from . import reference
 from ._arguments import dense_floats, flag, parameters
+from ._elementwise import call, define_elementwise
 from .norm import Norm
-from .piecewise_linear import piecewise_linear
-from .reference import ARELU_CLAMP
+
+define_elementwise(
+    'arelu',
+    'Tensor alpha, Tensor beta, bool with_relu',
+    (1, 2),
+    reference.arelu,
+    reference.arelu_bwd,
+)
 
 
 def arelu(
@@ -45,8 +52,4 @@ def arelu(
     for name, value in (('alpha', alpha), ('beta', beta)):
         if value.numel() != 1:
             raise ValueError(f'arelu: {name} must be one number, got shape {tuple(value.shape)}')
-    below = alpha.reshape(1, 1).clamp(*ARELU_CLAMP)
-    above = beta.reshape(1, 1).sigmoid() + float(residual)
-    slopes = torch.cat([below, above], 1)
-    zeros = slopes.new_zeros(slopes.shape)
-    return piecewise_linear(x, zeros[:, :1], slopes, zeros, norm=norm)
+    return call('arelu', x, alpha, beta, residual, norm=norm)

@@ -69,6 +69,7 @@ def _xielu(x: Shape, *rest: Any) -> int:
 MADDS: dict[str, Callable[..., int]] = {
     'acon': _acon,
     'pwlu': _one,
+    'arelu': _one,
     'piecewise_linear': _one,
     'pau': _pau,
     'dyrelu': _dyrelu,
@@ -78,6 +79,7 @@ MADDS: dict[str, Callable[..., int]] = {
     'xielu': _xielu,
     'acon_bwd': lambda grad, *args: 2 * _acon(*args),
     'pwlu_bwd': lambda grad, *args: 2 * _one(*args),
+    'arelu_bwd': lambda grad, *args: 2 * _one(*args),
     'piecewise_linear_bwd': lambda grad, *args: 2 * _one(*args),
     'pau_bwd': lambda grad, *args: 2 * _pau(*args),
     'dyrelu_bwd': lambda grad, *args: 2 * _dyrelu(*args),
@@ -96,7 +98,7 @@ def _behind_norm(madds: Callable[..., int]) -> Callable[..., int]:
     return lambda x, *args: madds(x, *args[5:-2])
 
 
-for _name in ('acon', 'cpab', 'pau', 'piecewise_linear', 'pwlu', 'xielu'):
+for _name in ('acon', 'arelu', 'cpab', 'pau', 'piecewise_linear', 'pwlu', 'xielu'):
     _madds = _behind_norm(MADDS[_name])
     MADDS[f'{_name}_norm'] = _madds
     MADDS[f'{_name}_norm_bwd'] = lambda grad, *args, _madds=_madds: 2 * _madds(*args)

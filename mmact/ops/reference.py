@@ -227,6 +227,28 @@ def arelu(x: Tensor, alpha: Tensor, beta: Tensor, residual: bool = True) -> Tens
     return y.to(x.dtype)
 
 
+def arelu_bwd(
+    grad: Tensor, x: Tensor, alpha: Tensor, beta: Tensor, residual: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`arelu` as section 3.4 prints them, C(alpha) where it prints alpha.
+
+    Returns:
+        Gradients of x, alpha and beta.
+    """
+    dtype = opmath_dtype(x.dtype)
+    value, gy, a, b = (t.to(dtype) for t in (x, grad, alpha, beta))
+    low, high = ARELU_CLAMP
+    above, s, zero = value >= 0, b.sigmoid(), gy.new_zeros(())
+    gx = gy * torch.where(above, s.reshape(()) + float(residual), a.reshape(()).clamp(low, high))
+    below_sum, above_sum = (torch.where(side, gy * value, zero).sum() for side in (~above, above))
+    learns = (low <= a) & (a <= high)
+    return (
+        gx.to(x.dtype),
+        torch.where(learns, below_sum, zero).to(alpha.dtype),
+        (s * (1 - s) * above_sum).to(beta.dtype),
+    )
+
+
 # Padé ---------------------------------------------------------------------------------------------
 
 

@@ -26,8 +26,8 @@ def results():
                 given = arguments(CASES[name], layout, 36, 1, dtype)
                 yield run(CASES[name], *given)
     for name in test_norm.NAMES:
-        for shape, memory_format in test_norm.SHAPES.values():
-            given, grad, _ = test_norm.make(name, shape, memory_format, 1, torch.float32)
+        for shape in ('planes', 'channels_last'):
+            given, grad, _ = test_norm.make(name, *test_norm.SHAPES[shape], 1, torch.float32)
             y, grads = test_norm.run(name, given, grad)
             yield y, *(g for g in grads if g is not None)
     yield torch.ops.mmact.batch_statistics(torch.randn(4, 40, 30, 30), None, None, 0.1)

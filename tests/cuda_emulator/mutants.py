@@ -29,7 +29,7 @@ LINEAR, STORAGE = 'formulas/piecewise_linear.h', 'formulas/storage.h'
 AFFINE, FIELDS = 'formulas/max_affine.h', 'formulas/cpab_table.h'
 # What is built anew: a source in csrc, or kernels or tables of some formulas alone, in float32.
 ANY = ('kernels', 'Pwlu', 'Pau')
-WITH = {name: ('kernels', name) for name in ('Pwlu', 'Pau', 'PiecewiseLinear', 'Cpab')}
+WITH = {n: ('kernels', n) for n in ('Pwlu', 'Pau', 'PiecewiseLinear', 'Arelu', 'Cpab')}
 OF = {name: ('tables', name) for name in WITH}
 # (file, what is there, what takes its place, what is built anew).
 MUTANTS = [
@@ -103,6 +103,9 @@ MUTANTS = [
      WITH['PiecewiseLinear']),
     (LINEAR, 'terms[1] = gy * x', 'terms[1] = gy', WITH['PiecewiseLinear']),
     (LINEAR, 'sums(2 * s + 1)', 'sums(2 * s)', OF['PiecewiseLinear']),
+    (LINEAR, 'alpha < kLow ? kLow : ', '', OF['Arelu']),
+    (LINEAR, 'kLow <= alpha && alpha <= kHigh ? sums(1) : 0', 'sums(1)', OF['Arelu']),
+    (LINEAR, 's * (1 - s) * sums(3)', 's * sums(3)', OF['Arelu']),
     (CPAB, 'terms[1] = gt * z * g * h', 'terms[1] = gt * z * g', WITH['Cpab']),
     (CPAB, 'S::fma(rest * w, q, g)', 'S::fma(rest, q, g)', WITH['Cpab']),
     (CPAB, 'x >= breakpoints.at(next)', 'x > breakpoints.at(next + 1)', WITH['Cpab']),
@@ -123,9 +126,9 @@ MUTANTS = [
 ]  # fmt: skip
 # The names of the tests that run what is built anew.
 TESTS = {
-    'Pwlu': 'pwlu', 'Pau': 'pau or polynomial or rational', 'PiecewiseLinear': 'relu or linear',
-    'Cpab': 'cpab or ditac', PWLU_OP: 'pwlu', CPAB_TABLE: 'test_cpab', DYRELU: 'dyrelu',
-    NORM: 'norm',
+    'Pwlu': 'pwlu', 'Pau': 'pau or polynomial or rational', 'PiecewiseLinear': 'linear',
+    'Arelu': 'relu or elsa', 'Cpab': 'cpab or ditac', PWLU_OP: 'pwlu', CPAB_TABLE: 'test_cpab',
+    DYRELU: 'dyrelu', NORM: 'norm',
 }  # fmt: skip
 FILES = ('arelu', 'dyrelu', 'pwlu', 'pau', 'cpab', 'elementwise', 'norm', 'cuda')
 

@@ -18,7 +18,7 @@ from torch import nn
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
 
-from marks import slow_unless
+from marks import every_second, slow_unless
 from mmcv.cnn.bricks import DropPath
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -282,7 +282,7 @@ def load_small(path: Path, data: dict[str, str], work_dir: Path) -> Config:
     return cfg
 
 
-@pytest.mark.parametrize('path', TRAINED, ids=name_of)
+@pytest.mark.parametrize('path', every_second(TRAINED), ids=name_of)
 def test_two_iterations_and_an_evaluation(path, data, tmp_path):
     cfg = load_small(path, data, tmp_path)
     runner = build_runner(cfg)
@@ -323,7 +323,7 @@ def outputs_of(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     return flat
 
 
-@pytest.mark.parametrize('path', sorted(set(CONFIGS) - set(TRAINED)), ids=name_of)
+@pytest.mark.parametrize('path', every_second(sorted(set(CONFIGS) - set(TRAINED))), ids=name_of)
 def test_gradients_reach_everything_when_small(path, data, tmp_path):
     """A training without data, losses and evaluation; its baseline has them all."""
     cfg = load_small(path, data, tmp_path)

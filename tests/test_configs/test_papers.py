@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from marks import every_second
 from torch import nn
 
 pytest.importorskip('mmdet')
@@ -110,7 +111,7 @@ def _form(run: str) -> tuple[str, ...]:
 BUILT = {_form(run): run for run in WITH_OPTIONS if 'efficientnet' not in run}
 
 
-@pytest.mark.parametrize('run', BUILT.values())
+@pytest.mark.parametrize('run', every_second(BUILT.values()))
 def test_options_build(run):
     """Configs as they stand are built by other tests of this folder."""
     cfg = _with_options(run)

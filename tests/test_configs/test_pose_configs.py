@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from marks import slow_unless
+from marks import every_second, slow_unless
 from test_configs import one_of_each
 from torch import nn
 
@@ -178,7 +178,7 @@ def test_trains_and_evaluates(path, data, tmp_path):
     assert 0 <= runner.message_hub.log_scalars['val/coco/AP'].current() <= 1
 
 
-@pytest.mark.parametrize('path', sorted(set(PUBLISHED) - set(TRAINED)), ids=_name_of)
+@pytest.mark.parametrize('path', every_second(sorted(set(PUBLISHED) - set(TRAINED))), ids=_name_of)
 def test_two_steps_move_everything(path):
     """A training without data, losses and evaluation; those of its twins have them all."""
     cfg = _load(path)

@@ -99,16 +99,19 @@ class Case:
         }
 
 
-def _ignore_channels(function: Callable[..., Tensor], **fixed) -> Callable[..., Tensor]:
-    return lambda *args, channel_dim=0, **settings: function(*args, **fixed, **settings)
+def _ignore_channels(function: Callable) -> Callable:
+    return lambda *args, channel_dim=0, **settings: function(*args, **settings)
 
 
 def _arelu(residual: bool) -> Case:
     return Case(
-        lambda g, _: (_uniform(g, (), 0.1, 0.9), _uniform(g, (), -1, 2)),
-        _ignore_channels(ops.arelu, residual=residual),
-        _ignore_channels(reference.arelu, residual=residual),
-        'piecewise_linear',
+        lambda g, _: (_uniform(g, (1,), 0.1, 0.9), _uniform(g, (1,), -1, 2)),
+        _ignore_channels(ops.arelu),
+        _ignore_channels(reference.arelu),
+        'arelu',
+        _ignore_channels(reference.arelu_bwd),
+        dict(residual=residual),
+        lambda x, alpha, beta, channel_dim, residual: (alpha, beta, residual),
         groups=('layer',),
     )
 

@@ -18,15 +18,17 @@ def numbers(*values):
 
 
 @pytest.mark.parametrize('residual', [True, False])
-def test_the_equations(residual):
+def test_the_equations(residual, device):
     """Values and gradients as sections 3.3 and 3.4 print them, C(alpha) where they print alpha."""
     alpha, beta = numbers(0.3), numbers(-0.5)
     s = 1 / (1 + math.exp(0.5))
     x, grad = numbers(-2, -0.5, 0, 0.25, 4), numbers(1, 2, 3, 4, 5)
     above = residual + s
+    x, alpha, beta, grad = (t.to(device) for t in (x, alpha, beta, grad))
     y, gx, g_alpha, g_beta = with_gradients(
         lambda x, a, b: ops.arelu(x, a, b, residual), x, (alpha, beta), grad
     )
+    x, grad = x.cpu(), grad.cpu()
     assert_near(y, numbers(-0.6, -0.15, 0, 0.25 * above, 4 * above), 1e-16)
     assert_near(gx, grad * numbers(0.3, 0.3, above, above, above), 1e-15)
     assert_near(g_alpha, numbers(-2 * 1 - 0.5 * 2), 1e-15)
@@ -36,11 +38,11 @@ def test_the_equations(residual):
 @pytest.mark.parametrize(
     ('alpha', 'acts'), [(0.005, 0.01), (-3.0, 0.01), (0.995, 0.99), (7.0, 0.99)]
 )
-def test_the_clamp_acts_and_passes_no_gradient(alpha, acts):
-    x = numbers(-2, 3)
+def test_the_clamp_acts_and_passes_no_gradient(alpha, acts, device):
+    x = numbers(-2, 3).to(device)
     for function in (ops.arelu, reference.arelu):
         y, gx, g_alpha, g_beta = with_gradients(
-            function, x, (numbers(alpha), numbers(0)), torch.ones_like(x)
+            function, x, (numbers(alpha).to(device), numbers(0).to(device)), torch.ones_like(x)
         )
         assert_near(y, numbers(-2 * acts, 4.5), 1e-16)
         assert_near(gx, numbers(acts, 1.5), 1e-16)

@@ -104,6 +104,11 @@ def exact_pwlu(v, left_bound, right_bound, left_slope, right_slope, points, *_):
     return line(ls, y[0] - ls * lb, v) if v < 0 else line(rs, y[-1] - rs * rb, v)
 
 
+def exact_arelu(v, alpha, beta, residual):
+    s = Fraction(beta.detach().double().sigmoid().item())
+    return line(fractions(alpha)[0] if v < 0 else residual + s, Fraction(0), v)
+
+
 def exact_piecewise_linear(v, breakpoints, slopes, offsets, *_):
     end = 0 if v < 0 else -1
     return line(fractions(slopes)[end], fractions(offsets)[end], v)
@@ -192,7 +197,7 @@ def exact_xielu(v, raw_p, raw_n, beta, *_):
 
 
 EXACT = {'pwlu': exact_pwlu, 'piecewise_linear': exact_piecewise_linear, 'pau': exact_pau}
-EXACT |= {'cpab': exact_cpab, 'acon': exact_acon, 'xielu': exact_xielu}
+EXACT |= {'arelu': exact_arelu, 'cpab': exact_cpab, 'acon': exact_acon, 'xielu': exact_xielu}
 # Noise has no formula that is shorter than the reference.
 WITH_EXACT = [n for n, c in CASES.items() if c.raw is not None and 'noise' not in n and n[0] != 'r']
 

@@ -12,7 +12,7 @@ from .cases import CASES
 from .test_elementwise import SOME_CASES
 from .utils import generator, needs_opcheck, random_tensor
 
-NAMES = tuple(name for name in SOME_CASES if CASES[name].raw and CASES[name].op != 'dyrelu')
+NAMES = SOME_CASES
 #: shape, memory format; sizes of runs and rows off the vector's width and beyond a chunk.
 SHAPES = {
     'planes': ((3, 6, 5, 7), torch.contiguous_format),

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from marks import slow
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@slow
 def test_every_candidate_is_measured(tmp_path):
     out = tmp_path / 'benchmark.json'
     command = [sys.executable, 'tools/benchmark.py', '--shape', '2', '8', '8', '8', '--repeat', '3']

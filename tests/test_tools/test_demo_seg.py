@@ -10,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from marks import slow_unless
 from test_ops.utils import ROOT
 
 pytest.importorskip('mmseg')
@@ -46,7 +47,7 @@ def _train(monkeypatch, config: Path, work_dir: Path, root: Path) -> None:
     tool.main()
 
 
-@pytest.mark.parametrize('act', ['ditac', 'gelu', 'relu'])
+@pytest.mark.parametrize('act', slow_unless('ditac'.__eq__, ['ditac', 'gelu', 'relu']))
 def test_demo(act, streets, tmp_path, monkeypatch):
     config = ROOT / f'configs/demo/pspnet_{act}_mini-cityscapes.py'
     _train(monkeypatch, config, tmp_path, streets)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from marks import every_second, slow
 from test_ops.utils import run_python
 
 pytest.importorskip('mmdet')
@@ -21,36 +22,41 @@ RETINANET = str(ROOT / 'configs/pwlu/retinanet_r50-scratch-relu_fpn_syncbn_270k_
 
 @pytest.mark.parametrize(
     ('option', 'expected'),
-    [
-        (
-            'model.backbone.act_cfg.type=PWLUU',
-            "'PWLUU' is not a known type (config key model.backbone.act_cfg.type). "
-            'Did you mean PWLU',
-        ),
-        ('model.backbone.act_cfg.type=pwlu', 'Did you mean PWLU'),
-        ('model.backbone.act_cfg.type=Xyz', 'Is its module in custom_imports?'),
-        (
-            'model.backbone.act_cfg.num_interval=8',
-            "PWLU: got an unexpected keyword argument 'num_interval'; it takes num_channels, ",
-        ),
-        (
-            'model.backbone.act_cfg.num_interval=8',
-            '(config key model.backbone.act_cfg.num_interval). Did you mean num_intervals?',
-        ),
-        ('model.backbone.act_cfg.num_intervals=0', 'num_intervals must be a positive integer'),
-        ('model.backbone.type=mmact.ResNett', 'Did you mean mmact.ResNet'),
-        ('model.backbone.depths=18', '(config key model.backbone.depths). Did you mean depth?'),
-        ('model.type=MaskRCN', 'Did you mean MaskRCNN'),
-        ('custom_hooks.0.type=PWLURealign', 'Did you mean PWLURealignHook'),
-        ('custom_hooks.0.phase=4', 'Did you mean phase1?'),
-        ('param_scheduler.0.type=LinearLRR', 'Did you mean LinearLR'),
-        ('optim_wrapper.optimizer.type=AdamWW', 'Did you mean AdamW'),
-        ('optim_wrapper.constructor=ActivationParam', 'Did you mean ActivationParamConstructor'),
-        ('train_dataloader.dataset.type=CocoDatset', 'Did you mean CocoDataset'),
-        ('train_dataloader.dataset.pipeline.2.type=Resise', 'Did you mean Resize'),
-        ('load_from=nothing.pth', 'checkpoint nothing.pth does not exist'),
-        ('default_scope=mmdett', "that is not installed: No module named 'mmdett'"),
-    ],
+    every_second(
+        [
+            (
+                'model.backbone.act_cfg.type=PWLUU',
+                "'PWLUU' is not a known type (config key model.backbone.act_cfg.type). "
+                'Did you mean PWLU',
+            ),
+            ('model.backbone.act_cfg.type=pwlu', 'Did you mean PWLU'),
+            ('model.backbone.act_cfg.type=Xyz', 'Is its module in custom_imports?'),
+            (
+                'model.backbone.act_cfg.num_interval=8',
+                "PWLU: got an unexpected keyword argument 'num_interval'; it takes num_channels, ",
+            ),
+            (
+                'model.backbone.act_cfg.num_interval=8',
+                '(config key model.backbone.act_cfg.num_interval). Did you mean num_intervals?',
+            ),
+            ('model.backbone.act_cfg.num_intervals=0', 'num_intervals must be a positive integer'),
+            ('model.backbone.type=mmact.ResNett', 'Did you mean mmact.ResNet'),
+            ('model.backbone.depths=18', '(config key model.backbone.depths). Did you mean depth?'),
+            ('model.type=MaskRCN', 'Did you mean MaskRCNN'),
+            ('custom_hooks.0.type=PWLURealign', 'Did you mean PWLURealignHook'),
+            ('custom_hooks.0.phase=4', 'Did you mean phase1?'),
+            ('param_scheduler.0.type=LinearLRR', 'Did you mean LinearLR'),
+            ('optim_wrapper.optimizer.type=AdamWW', 'Did you mean AdamW'),
+            (
+                'optim_wrapper.constructor=ActivationParam',
+                'Did you mean ActivationParamConstructor',
+            ),
+            ('train_dataloader.dataset.type=CocoDatset', 'Did you mean CocoDataset'),
+            ('train_dataloader.dataset.pipeline.2.type=Resise', 'Did you mean Resize'),
+            ('load_from=nothing.pth', 'checkpoint nothing.pth does not exist'),
+            ('default_scope=mmdett', "that is not installed: No module named 'mmdett'"),
+        ]
+    ),
 )
 def test_wrong_config_is_one_line(run, small, tmp_path, option, expected):
     status, line = run('train', DEMO, '--work-dir', tmp_path, '--cfg-options', *small, option)
@@ -247,6 +253,7 @@ def _state(work_dir: Path, iterations: int) -> dict:
     return checkpoint['state_dict']
 
 
+@slow
 def test_test_time_augmentation(run, mini_coco, tmp_path):
     config = tmp_path / 'tta.py'
     config.write_text(
@@ -279,6 +286,7 @@ def test_test_time_augmentation(run, mini_coco, tmp_path):
     assert any(not torch.equal(a, b) for a, b in zip(*scores, strict=True))
 
 
+@slow
 def test_projects_are_found_from_any_folder(tmp_path):
     """A clone's projects/, which custom_imports names, where only mmact itself can be imported."""
     config = ROOT / 'configs/demo/unet_arelu_mini-lgg.py'

@@ -13,6 +13,7 @@ from projects.counts import ditac as tool
 pytestmark = pytest.mark.xdist_group('ditac_counts')
 
 
+@slow
 def test_convnext_by_hand():
     """Blocks of 7x7 depthwise convolution and two linear layers, 4 C between them, with a scale."""
     params = madds = elements = blocks = 0
@@ -56,6 +57,7 @@ def test_elements_of_mobilenet_by_hand():
     assert added * 1e6 == pytest.approx(9 * 19, abs=0.5)
 
 
+@slow
 def test_table_10():
     """Rounded as the paper prints them; FLOPs as the page explains them."""
     small, large = tool.static('MobileNetV3', 50), tool.static('ConvNeXt-S', 50)
