@@ -12,7 +12,7 @@ from email.parser import Parser
 
 import pytest
 import torch
-from marks import slow
+from marks import every_second, slow
 from test_ops.utils import ROOT, run_python
 
 import mmact
