@@ -20,7 +20,8 @@ struct AreluOp {
   AreluOp(const Tensor& x, const Tensor& alpha, const Tensor& beta, bool residual)
       : settings{residual} {
     check_input(kName, x, groups, channel_dim);
-    TORCH_CHECK(alpha.numel() == 1 && beta.numel() == 1, "arelu: alpha and beta must be one number");
+    TORCH_CHECK(alpha.numel() == 1 && beta.numel() == 1,
+                "arelu: alpha and beta must be one number");
     check_parameter(kName, "alpha", alpha, x, alpha.sizes());
     check_parameter(kName, "beta", beta, x, beta.sizes());
     parameters = {alpha.contiguous(), beta.contiguous()};
