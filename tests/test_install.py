@@ -102,6 +102,7 @@ def test_a_failed_build_of_wanted_kernels_is_an_error(source, tmp_path, variable
     assert not list(tmp_path.glob('mmact-*.whl'))
 
 
+@slow
 def test_without_a_compiler(source, tmp_path):
     result = build(source, tmp_path, CXX='no-such-compiler')
     assert result.returncode == 0, result.stdout + result.stderr

@@ -78,10 +78,10 @@ def clone(tmp_path, monkeypatch):
     return tmp_path
 
 
-PAGES = sorted(p.stem for p in DOCS.glob('start/*.md'))
+START = sorted(p.stem for p in DOCS.glob('start/*.md'))
 
 
-@pytest.mark.parametrize('page', slow_unless(('mmdetection', 'pytorch').__contains__, PAGES))
+@pytest.mark.parametrize('page', slow_unless(('mmdetection', 'pytorch').__contains__, START))
 def test_the_code_of_a_page_runs(page, clone, monkeypatch, capfd):
     """In its order: a block with a title is a file, text is what the block before it printed."""
     pytest.importorskip(NEEDS[page])

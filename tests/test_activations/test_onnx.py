@@ -10,7 +10,7 @@ import io
 
 import pytest
 import torch
-from marks import slow
+from marks import every_second, slow
 from torch import nn
 
 import mmact
@@ -117,7 +117,7 @@ def test_images(names, exporter):
     compare(model, exported, *(3 * torch.randn(size) for size in sizes), names=names)
 
 
-@pytest.mark.parametrize('name', ACTIVATIONS)
+@pytest.mark.parametrize('name', every_second(ACTIVATIONS))
 def test_tokens(name):
     """Channels last, any number of tokens."""
     if name == 'FReLU':

@@ -38,7 +38,7 @@ def sweep():
     return tool['examine'], dict(tool['jobs']())
 
 
-@pytest.mark.parametrize('name', slow_unless(list(MODELS)[::2].__contains__, MODELS))
+@pytest.mark.parametrize('name', slow_unless(list(MODELS)[::4].__contains__, MODELS))
 @pytest.mark.filterwarnings('ignore')
 def test_small_models(sweep, name):
     """All call sites, the same function, and a step that reaches every parameter."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from mmengine.hooks import Hook
 from PIL import Image
 from report_page import Page
@@ -198,6 +199,7 @@ def test_settings_that_cannot_work_are_refused_before_training(tmp_path, loop, m
         runner.train()
 
 
+@slow
 def test_inputs_of_a_compiled_model_are_recorded(tmp_path):
     hooks = [dict(type='LearnedActivationHook', interval=2, by_epoch=False)]
     compiled = dict(compile=dict(backend='aot_eager'))

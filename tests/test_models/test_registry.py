@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from marks import slow
 
 pytest.importorskip('mmengine')
 
@@ -72,6 +73,7 @@ def names_after(*statements):
     return dict(line.split() for line in result.stdout.splitlines())
 
 
+@slow
 def test_orders_of_import():
     """Whichever of mmact and mmcv comes first, a name that mmcv registers means mmcv's class."""
     pytest.importorskip('mmcv')

@@ -27,6 +27,7 @@ def test_every_candidate_is_measured(tmp_path):
     assert all(row['forward+backward']['ms'] > 0 for row in rows.values())
 
 
+@slow
 def test_models_are_measured(tmp_path):
     pytest.importorskip('torchvision')
     out = tmp_path / 'models.jsonl'

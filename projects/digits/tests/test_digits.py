@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from marks import slow
 from torch import nn
 
 pytest.importorskip('mmcv')
@@ -417,6 +418,7 @@ def test_journal_keeps_what_was_written(tmp_path):
     assert again.get({'b': [0.1, 'x'], 'a': 2}) is None
 
 
+@slow
 def test_an_ablation_of_pwlu(tmp_path, monkeypatch, capsys):
     """Every row is trained, kept, found again and printed."""
     from projects.digits import ablation

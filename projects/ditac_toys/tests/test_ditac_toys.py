@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from marks import slow
 from torch import nn
 from torch.nn import functional as F
 
@@ -189,6 +190,7 @@ def test_mixture():
 SHORT = ('--task', 'sines', 'gmm', '--activations', 'ReLU', 'PWLU', '--lr', '1e-2', '1e-3')
 
 
+@slow
 def test_tables_figures_and_resuming(tmp_path, capsys, monkeypatch):
     options = [*SHORT, '--seeds', '2', '--iterations', '1', '--work-dir']
     regression.main([*options, str(tmp_path / 'whole'), '--jobs', '2'])
