@@ -14,7 +14,7 @@
 
 namespace mmact {
 
-// Smallest effective width B_R - B_L; PWLU_MIN_WIDTH of mmact/ops/reference.py.
+// Smallest effective width B_R - B_L; PWLU_MIN_WIDTH of mmact/ops/reference/pwlu.py.
 constexpr double kPwluMinWidth = 1e-6;
 
 // The function of one channel (or of one channel per lane, if Table looks up lane by lane).

@@ -16,6 +16,7 @@ from ._arguments import dense_floats, parameters
 from ._elementwise import call, define_elementwise
 from ._library import check_groups
 from .norm import Norm
+from .reference._common import per_group
 
 
 def _backward(
@@ -43,7 +44,7 @@ def _by_pieces(
     dtype, x_dtype = reference.opmath_dtype(x.dtype), x.dtype
     x = x.to(dtype)
     ends, steepness, starts = (
-        [reference._per_group(column, x, channel_dim) for column in table.to(dtype).unbind(1)]
+        [per_group(column, x, channel_dim) for column in table.to(dtype).unbind(1)]
         for table in (breakpoints, slopes, offsets)
     )
     y = steepness[0] * x + starts[0]

@@ -16,6 +16,7 @@ from ._arguments import dense_floats, flag, parameters
 from ._elementwise import call, define_elementwise
 from ._library import check_groups
 from .norm import Norm
+from .reference._common import per_group
 
 # The inference form only calculates another way. The dispatcher leaves it out where it is False.
 _COUNT = 6  # of the other arguments after x
@@ -99,13 +100,11 @@ def _by_table(
     slopes = torch.cat([ls.unsqueeze(1), inner, rs.unsqueeze(1)], 1)
     below, above = y[:, 0] - ls * lb, y[:, -1] - rs * rb
     offsets = torch.cat([below.unsqueeze(1), y[:, :-1] - inner * edges, above.unsqueeze(1)], 1)
-    origin = reference._per_group((lb - length.squeeze(1)).to(dtype), x, channel_dim)
-    per_unit = reference._per_group((1 / length.squeeze(1)).to(dtype), x, channel_dim)
+    origin = per_group((lb - length.squeeze(1)).to(dtype), x, channel_dim)
+    per_unit = per_group((1 / length.squeeze(1)).to(dtype), x, channel_dim)
     index = ((x - origin) * per_unit).clamp(0, n + 1).long()
     if groups > 1:
-        index = index + reference._per_group(
-            torch.arange(groups, device=x.device) * (n + 2), x, channel_dim
-        )
+        index = index + per_group(torch.arange(groups, device=x.device) * (n + 2), x, channel_dim)
     # Once more, for what NaN has become.
     index = index.clamp(0, groups * (n + 2) - 1).flatten()
     slope, offset = (t.to(dtype).flatten().gather(0, index) for t in (slopes, offsets))
