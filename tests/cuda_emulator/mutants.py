@@ -37,7 +37,7 @@ MUTANTS = [
     (ENGINE, ': T(0);\n    }\n    __syncthreads();', ': T(0);\n    }', ANY),
     (ENGINE, '    __syncthreads();\n    const int64_t entry', '    const int64_t entry', ANY),
     (ENGINE, '__syncthreads();  // the next pass', '// the next pass', ANY),
-    (ENGINE, 'threadIdx.x] = sums[e];\n  __syncthreads();', 'threadIdx.x] = sums[e];', ANY),
+    (ENGINE, 'threads + threadIdx.x);\n  __syncthreads();', 'threads + threadIdx.x);', ANY),
     (ENGINE, 'other > 0; other /= 2', 'other > 1; other /= 2', ANY),
     (ENGINE, 'int other = kWarp / 2', 'int other = kWarp / 4', ANY),
     (ENGINE, 'stop = begin + task.chunk;', 'stop = begin + task.chunk - 1;', ANY),
@@ -47,7 +47,7 @@ MUTANTS = [
     (ENGINE, '0 <= bin && bin < count', '0 <= bin && bin < count - 1', ANY),
     (ENGINE, 'if (first != 0) continue;', 'if (first != 0 || j != 0) continue;', ANY),
     (ENGINE, 't < threads; t += kWarp', 't < threads; t += 2 * kWarp', ANY),
-    (ENGINE, 'positions[j] + v) * task.channels', 'positions[j]) * task.channels', ANY),
+    (ENGINE, 'position = positions[j] + v;', 'position = positions[j];', ANY),
     (PLAN, 'bins_per_pass * sums_bytes(threads);', 'bins_per_pass;', PWLU_OP),
     (PLAN, 'task.step_inner = task.step % task.inner', 'task.step_inner = 0', PWLU_OP),
     (PLAN, 'divide_up(task.elements, task.chunk);', 'task.elements / task.chunk;', PWLU_OP),
@@ -174,10 +174,7 @@ def build_mutant(number: int, original: Path, folder: Path, prelude: Path) -> Pa
     name, old, new, part = MUTANTS[number]
     csrc = folder / 'csrc'
     shutil.copytree(build.ROOT / 'csrc', csrc)
-    text = (csrc / name).read_text()
-    if old not in text:
-        sys.exit(f'mutant {number} has nothing to change in {name}: {old!r}')
-    (csrc / name).write_text(text.replace(old, new, 1))
+    (csrc / name).write_text((csrc / name).read_text().replace(old, new, 1))
     (folder / 'mutant.cpp').write_text(source_of(part, csrc))
     build.compile_one(folder / 'mutant.cpp', folder / 'mutant.o', prelude)
     # A whole source takes the place of the original's; templates are merged.
@@ -189,6 +186,9 @@ def build_mutant(number: int, original: Path, folder: Path, prelude: Path) -> Pa
 
 def main() -> None:
     """Prints which mutants die, and of which tests."""
+    for number, (name, old, *_) in enumerate(MUTANTS):
+        if old not in (build.ROOT / 'csrc' / name).read_text():
+            sys.exit(f'mutant {number} has nothing to change in {name}: {old!r}')
     original = build.build()
     chosen = [int(n) for n in sys.argv[1:]] or range(len(MUTANTS))
     with tempfile.TemporaryDirectory() as folder:
