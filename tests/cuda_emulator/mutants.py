@@ -130,7 +130,7 @@ TESTS = {
     'Arelu': 'relu or elsa', 'Cpab': 'cpab or ditac', PWLU_OP: 'pwlu', CPAB_TABLE: 'test_cpab',
     DYRELU: 'dyrelu', NORM: 'norm',
 }  # fmt: skip
-FILES = ('arelu', 'dyrelu', 'pwlu', 'pau', 'cpab', 'elementwise', 'norm', 'cuda')
+FILES = ('norm', 'arelu', 'dyrelu', 'pwlu', 'pau', 'cpab', 'elementwise', 'cuda')
 
 
 def source_of(part: str | tuple[str, ...], csrc: Path) -> str:
