@@ -8,7 +8,7 @@ import torch
 from mmact.ops import has_kernel
 from mmact.ops.norm import moments, with_norm
 
-from .cases import CASES
+from .cases import CASES, _pwlu
 from .test_elementwise import SOME_CASES
 from .utils import generator, needs_opcheck, random_tensor
 
@@ -140,6 +140,19 @@ def test_smaller_dtypes(name, shape, dtype, device):
             made = make(name, size, memory_format, groups, dtype, constant=constant, device=device)
             tolerance = 1e-4 if dtype == torch.float32 else 2e-2
             compare(name, *made, tolerance=tolerance, average=True)
+
+
+@needs_kernels
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
+def test_more_segments_than_are_summed_at_a_time(dtype, device, monkeypatch):
+    """On CUDA the sums of a pass fit into shared memory; the norm's are of the first pass alone."""
+    monkeypatch.setitem(CASES, 'pwlu_500', _pwlu(500))
+    for groups in (1, 6):
+        made = make(
+            'pwlu_500', (2, 6, 12, 13), torch.contiguous_format, groups, dtype, device=device
+        )
+        tolerance = 1e-9 if dtype == torch.float64 else 1e-3
+        compare('pwlu_500', *made, tolerance=tolerance, average=True)
 
 
 @needs_kernels
