@@ -60,6 +60,13 @@ struct Place {
     first_channel = static_cast<int64_t>(blockIdx.x % groups) * A::kWidth;
     channel = first_channel + threadIdx.x % A::kWidth;
   }
+  // The table's columns, and a channel's. Without a norm nothing is kept or computed for them.
+  __device__ static int64_t columns(const Task& task) {
+    return A::kNorm ? task.columns : task.channels;
+  }
+  __device__ static int64_t column(const Task& task, int64_t channel) {
+    return A::kNorm ? channel / task.per_column : channel;
+  }
   // A channel to read the numbers of, also where there is none.
   __device__ int64_t existing(const Task& task) const {
     const int64_t last = task.channels - 1;
@@ -75,13 +82,14 @@ __device__ Column<T, A> open_table(const Task& task, const Place<A>& place, cons
   if constexpr (A::kSharedTable) {
     for (int k = threadIdx.x; k < task.rows * A::kWidth; k += blockDim.x) {
       const int64_t row = k / A::kWidth, channel = place.first_channel + k % A::kWidth;
-      shared[k] =
-          channel < task.channels ? table[row * task.columns() + task.column(channel)] : T(0);
+      shared[k] = channel < task.channels
+                      ? table[row * place.columns(task) + place.column(task, channel)]
+                      : T(0);
     }
     __syncthreads();
     return {shared + threadIdx.x % A::kWidth, A::kWidth};
   } else {
-    return {table + task.column(place.existing(task)), task.columns()};
+    return {table + place.column(task, place.existing(task)), place.columns(task)};
   }
 }
 
@@ -145,7 +153,8 @@ struct Batch {
       const int64_t outer = position / task.inner, member = place.channel % task.per_column;
       position += (outer * (task.per_column - 1) + member) * task.inner;
     }
-    return static_cast<uint32_t>(position * task.columns() + task.column(place.channel));
+    return static_cast<uint32_t>(position * place.columns(task) +
+                                 place.column(task, place.channel));
   }
   __device__ bool has(int j) const { return offsets[j] >= 0; }
   __device__ void load(const Raw* from, Pack (&to)[kCount]) const {

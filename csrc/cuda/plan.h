@@ -10,8 +10,6 @@
 #include <cstdint>
 #include <limits>
 
-#include "../formulas/macros.h"
-
 namespace mmact {
 namespace cuda {
 
@@ -27,19 +25,14 @@ constexpr int64_t kTableBytes = 16 * 1024;   // of these for tables
 struct Task {
   int64_t channels, inner, elements;
   int64_t groups;  // of channels
-  // Neighbouring channels that share a column of the table: more than one only behind a norm, whose
-  // channels they are.
-  int64_t per_column;
+  // Behind a norm, whose channels they are: how many neighbours share a column of the table, and
+  // how many columns there are. Else every channel has one.
+  int64_t per_column, columns;
   int64_t chunk;  // positions in one work item
   // One step of a thread: by how much it moves the position, the position in the run of `inner`,
   // and the place in memory; and what passing the end of the run adds to the latter.
   int64_t step, step_inner, step_offset, next_run;
   int rows;  // of the formula's table that the kernel reads
-
-  MMACT_HD int64_t columns() const { return per_column == 1 ? channels : channels / per_column; }
-  MMACT_HD int64_t column(int64_t channel) const {
-    return per_column == 1 ? channel : channel / per_column;
-  }
 };
 
 // A normalisation in front of a formula: see Norm in cpu/task.h. Rows of `numbers`, in the
@@ -98,6 +91,7 @@ inline Plan make_plan(const at::Tensor& x, int64_t channels, int64_t channel_dim
   const int64_t value_size = x.scalar_type() == at::kDouble ? 8 : 4;
   task.channels = channels;
   task.per_column = std::max<int64_t>(1, per_column);
+  task.columns = channels / task.per_column;
   plan.norm = per_column > 0;
   task.inner = channels == 1 ? x.numel() : x.stride(channel_dim) * (x.size(channel_dim) / channels);
   task.elements = x.numel() / channels;

@@ -68,7 +68,7 @@ MUTANTS = [
     (ENGINE, 'if (count) {', 'if (true) {', WITH['Pwlu']),
     (ENGINE, 'to[blockDim.x] = product', 'to[blockDim.x] = sum', WITH['Pwlu']),
     (ENGINE, '(task.per_column - 1) + member)', '(task.per_column - 1))', WITH['Pau']),
-    (PLAN, 'channel : channel / per_column', 'channel : channel % per_column', WITH['Pwlu']),
+    (ENGINE, 'channel / task.per_column', 'channel % task.per_column', WITH['Pwlu']),
     (PLAN, 'shared_bytes = table_bytes + more', 'shared_bytes = table_bytes', PWLU_OP),
     (SUMS, 'member = k - chunk * sums.per_group', 'member = 0', OF['Pwlu']),
     (NORM, '-scale * sum / count', 'scale * sum / count', NORM),

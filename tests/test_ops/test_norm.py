@@ -144,7 +144,7 @@ def test_smaller_dtypes(name, shape, dtype, device):
 
 @needs_kernels
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float32], ids=str)
-def test_more_segments_than_are_summed_at_a_time(dtype, device, monkeypatch):
+def test_pwlu_of_more_segments_than_are_summed_at_a_time(dtype, device, monkeypatch):
     """On CUDA the sums of a pass fit into shared memory; the norm's are of the first pass alone."""
     monkeypatch.setitem(CASES, 'pwlu_500', _pwlu(500))
     for groups in (1, 6):
