@@ -45,12 +45,14 @@ void with_storage(const Tensor& x, Launch launch) {
   }
 }
 
-// The table of all groups, (rows, groups).
+// The table of all groups: `rows` by groups. Backward needs the first rows alone, but loads what
+// forward does: there is memory for all of them.
 template <class Description>
 Tensor make_table(const Description& op, const Tensor& x, int rows) {
   TORCH_CHECK(op.groups <= 1 << 30, Description::kName,
               ": too many groups of channels: ", op.groups);
-  const Tensor table = at::empty({rows, op.groups}, x.options().dtype(arithmetic_type(x)));
+  const Tensor table =
+      at::empty({op.settings.rows(), op.groups}, x.options().dtype(arithmetic_type(x)));
   launch_table(op.settings, ValuesOf(op.parameters), op.groups, rows, table.mutable_data_ptr(),
                table.scalar_type() == at::kDouble);
   return table;
@@ -106,9 +108,10 @@ struct CudaDevice {
   template <class Description>
   static void forward(const Description& op, const Tensor& x, Tensor& y, CudaNorm* norm = nullptr) {
     const c10::cuda::CUDAGuard guard(x.device());
-    const Tensor table = cuda::make_table(op, x, op.settings.rows());
+    const int rows = op.settings.rows();
+    const Tensor table = cuda::make_table(op, x, rows);
     const bool aligned = cuda::is_aligned(x) && cuda::is_aligned(y);
-    const cuda::Plan plan = CudaDevice::plan(op, x, aligned, table.size(0), 0, 0, norm);
+    const cuda::Plan plan = CudaDevice::plan(op, x, aligned, rows, 0, 0, norm);
     cuda::with_storage(x, [&](auto raw) {
       cuda::launch_forward<decltype(raw)>(plan, norm == nullptr ? cuda::Norm{} : norm->norm,
                                           op.settings, table.const_data_ptr(), x.const_data_ptr(),
@@ -124,7 +127,8 @@ struct CudaDevice {
     using Settings = typename Description::Settings;
     constexpr bool kBins = Settings::kTerms > 0;
     const c10::cuda::CUDAGuard guard(x.device());
-    const Tensor table = cuda::make_table(op, x, op.settings.backward_rows());
+    const int rows = op.settings.backward_rows();
+    const Tensor table = cuda::make_table(op, x, rows);
     const int64_t entries = op.settings.entries();
     const int64_t terms = kBins ? Settings::kTerms : entries;
     if (norm != nullptr) {
@@ -133,8 +137,7 @@ struct CudaDevice {
         norm->norm.grad_residual = g_residual->mutable_data_ptr();
     }
     const bool aligned = cuda::is_aligned(x) && cuda::is_aligned(grad) && cuda::is_aligned(gx);
-    const cuda::Plan plan =
-        CudaDevice::plan(op, x, aligned, table.size(0), entries / terms, terms, norm);
+    const cuda::Plan plan = CudaDevice::plan(op, x, aligned, rows, entries / terms, terms, norm);
     const int64_t all = entries + (norm == nullptr ? 0 : cuda::Sums::kOfNorm);
     const Tensor partial =
         at::empty({plan.num_chunks, all, plan.task.channels}, x.options().dtype(at::kDouble));
