@@ -204,13 +204,11 @@ struct Front {
     }
   }
   // Turns the gradient that the formula gives into what is written as that of x; with a norm it is
-  // added to the sums, if `count` says so, and left in `residual`.
-  __device__ Raw gradient(T gz, const Raw& x, Raw& residual, bool count) {
+  // added to the sums, and left in `residual`.
+  __device__ Raw gradient(T gz, const Raw& x, Raw& residual) {
     if constexpr (A::kNorm) {
-      if (count) {
-        sum += gz;
-        product = Scalar<T>::fma(gz, static_cast<T>(x) - center, product);
-      }
+      sum += gz;
+      product = Scalar<T>::fma(gz, static_cast<T>(x) - center, product);
       residual = static_cast<Raw>(gz);
       if (norm.constant) gz *= scale;
     }
@@ -328,7 +326,7 @@ __global__ void __launch_bounds__(kMaxThreads)
           Raw &here = packs[j].values[v], &residual = residuals[j].values[v];
           const T gz = f.backward(front.value(here, residual), static_cast<T>(grads[j].values[v]),
                                   bin, terms);
-          here = front.gradient(gz, here, residual, first == 0);
+          here = front.gradient(gz, here, residual);
           bin -= first;
           if (0 <= bin && bin < count) {
 #pragma unroll
@@ -387,7 +385,7 @@ __global__ void __launch_bounds__(kMaxThreads)
         Raw &here = packs[j].values[v], &residual = residuals[j].values[v];
         const T gz = f.backward(front.value(here, residual), static_cast<T>(grads[j].values[v]),
                                 batch.index(task, place, j, v), sums);
-        here = front.gradient(gz, here, residual, true);
+        here = front.gradient(gz, here, residual);
       }
       batch.store(packs[j], j, grad_x);
       front.store_residual(batch, residuals[j], j);

@@ -65,7 +65,7 @@ MUTANTS = [
     (ENGINE, 'center = numbers[2 * task.channels]', 'center = 0', WITH['Pwlu']),
     (ENGINE, 'if (norm.constant) gz *= scale;', '', WITH['Pwlu']),
     (ENGINE, 'z : z + static_cast<T>(residual)', 'z : z', WITH['Pwlu']),
-    (ENGINE, 'if (count) {', 'if (true) {', WITH['Pwlu']),
+    (ENGINE, 'if (A::kNorm && first == 0)', 'if (A::kNorm)', WITH['Pwlu']),
     (ENGINE, 'to[blockDim.x] = product', 'to[blockDim.x] = sum', WITH['Pwlu']),
     (ENGINE, '(task.per_column - 1) + member)', '(task.per_column - 1))', WITH['Pau']),
     (ENGINE, 'channel / task.per_column', 'channel % task.per_column', WITH['Pwlu']),
