@@ -37,11 +37,18 @@ BACKBONES = {
         example=(2, 3, 64, 64),
     ),
 }
+# Squares and higher powers of what residual sums have become leave every range in a ResNet.
+POWERS = ('SLAF', 'StarReLU', 'XIELU')
+COMBINATIONS = [
+    (codebase, act)
+    for codebase, act in product(BACKBONES, ACTIVATIONS)
+    if act not in POWERS or 'ResNet' not in BACKBONES[codebase]['type']
+]
 QUICK = [('mmdet', 'PWLU'), ('mmpose', 'DyReLUB')]
 pytestmark = [
     pytest.mark.filterwarnings('ignore'),
     pytest.mark.parametrize(
-        ('codebase', 'act'), slow_unless(QUICK.__contains__, product(BACKBONES, ACTIVATIONS))
+        ('codebase', 'act'), slow_unless(QUICK.__contains__, COMBINATIONS)
     ),
 ]
 # Sizes that are equal in the first would be taken for one, and 1 for a constant.
@@ -72,18 +79,22 @@ def build(codebase, act):
 
 
 def assert_near(actual, expected):
-    """On average: where rounding moves an x across a kink, all that hangs on it moves too."""
+    """On average: where rounding moves an x across a kink, all that hangs on it moves too.
+
+    So gradients are compared in float64, where that does not happen.
+    """
     assert actual.shape == expected.shape
-    assert (actual - expected).abs().mean() <= 1e-3 * expected.abs().mean()
+    tolerance = 1e-6 if actual.dtype == torch.float64 else 1e-3
+    assert (actual - expected).abs().mean() <= tolerance * expected.abs().mean()
 
 
 def test_one_graph_for_all_sizes(codebase, act):
-    model = build(codebase, act)
+    model = build(codebase, act).double()
     torch._dynamo.reset()
     counter = CompileCounter()
     compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
     for size in SIZES:
-        x = torch.randn(size, requires_grad=True)
+        x = torch.randn(size, dtype=torch.float64, requires_grad=True)
         y, expected = compiled(x), model(x)
         assert_near(y, expected)
         (g,), (wanted,) = (torch.autograd.grad(t.square().sum(), x) for t in (y, expected))
