@@ -47,9 +47,7 @@ COMBINATIONS = [
 QUICK = [('mmdet', 'PWLU'), ('mmpose', 'DyReLUB')]
 pytestmark = [
     pytest.mark.filterwarnings('ignore'),
-    pytest.mark.parametrize(
-        ('codebase', 'act'), slow_unless(QUICK.__contains__, COMBINATIONS)
-    ),
+    pytest.mark.parametrize(('codebase', 'act'), slow_unless(QUICK.__contains__, COMBINATIONS)),
 ]
 # Sizes that are equal in the first would be taken for one, and 1 for a constant.
 SIZES = [(2, 3, 64, 96), (4, 3, 96, 64), (6, 3, 64, 160)]
