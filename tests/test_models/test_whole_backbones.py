@@ -4,7 +4,6 @@
 
 import inspect
 import io
-from itertools import product
 
 import pytest
 import torch
@@ -39,11 +38,8 @@ BACKBONES = {
 }
 # Squares and higher powers of what residual sums have become leave every range in a ResNet.
 POWERS = ('SLAF', 'StarReLU', 'XIELU')
-COMBINATIONS = [
-    (codebase, act)
-    for codebase, act in product(BACKBONES, ACTIVATIONS)
-    if act not in POWERS or 'ResNet' not in BACKBONES[codebase]['type']
-]
+COMBINATIONS = [('mmdet', act) for act in ACTIVATIONS if act not in POWERS]
+COMBINATIONS += [('mmpose', 'DyReLUB')]
 QUICK = [('mmdet', 'PWLU'), ('mmpose', 'DyReLUB')]
 pytestmark = [
     pytest.mark.filterwarnings('ignore'),
@@ -103,6 +99,8 @@ def test_one_graph_for_all_sizes(codebase, act):
 
 @torch.no_grad()
 def test_torch_export(codebase, act):
+    if (codebase, act) not in QUICK:
+        pytest.skip('one of each backbone is enough')
     model = build(codebase, act)
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     program = torch.export.export(model, (torch.randn(SIZES[0]),), dynamic_shapes=(free,))
