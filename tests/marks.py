@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `make test` leaves to `make test-all`.
 
-Slow is a case that takes a second or more and shows again, of another config or size or through
-another door, what a case of `make test` shows.
+Slow are cases that show again, of another config or size or through another door, what a case of
+`make test` shows, where together they take seconds.
 """
 
 from collections.abc import Callable, Iterable

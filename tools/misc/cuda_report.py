@@ -93,7 +93,7 @@ def main() -> None:
     for arch, name, registers, stack, spills in demangled(found):
         kernel = re.search(r'(\w+)_kernel', name)[1]
         formula = re.search(
-            r'(PauFormula<[^>]*>|(?:Pwlu|Cpab\w*|PiecewiseLinear|Pau)Settings|\w+Formula(?:<-?\d+>)?'
+            r'(PauFormula<[^>]*>|\w+Settings|\w+Formula(?:<-?\d+>)?'
             r'|CpabMakeTables|CpabThetaGradients|Dyrelu\w+<[^>]*>|Squeeze\w+<[^>]*>)', name
         )  # fmt: skip
         arithmetic = 'double' if re.search(r'<double', name) else 'float'
@@ -107,6 +107,8 @@ def main() -> None:
     print('|---|---|---|---|---|---|---|---|---|')
     for (arch, label, kernel, arithmetic), (count, *most) in sorted(worst.items()):
         share = occupancy(arch, most[0], BLOCK.get(kernel, 256))
+        if not args.log:
+            most[2:] = ['?']  # the library does not tell
         cells = [arch, label, kernel, arithmetic, count, *most, f'{share:.0%}']
         print(f'| {" | ".join(map(str, cells))} |')
 
