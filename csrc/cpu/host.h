@@ -244,7 +244,6 @@ struct CpuNorm {
 
 // Runs the kernels of an elementwise op on dense tensors of the same strides, which are not empty.
 struct CpuDevice {
-  static constexpr bool kHasNorm = true;
   using DeviceNorm = CpuNorm;
 
   template <class Description>

@@ -402,7 +402,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 
 // Launching --------------------------------------------------------------------------------------
 
-// Calls launch(Access) with the kernels' way to get at their data under the plan.
+// With a norm in front.
 template <class Launch>
 void with_norm_access(const Plan& plan, Launch launch) {
   if (plan.lanes)
@@ -413,6 +413,7 @@ void with_norm_access(const Plan& plan, Launch launch) {
     launch(Access<false, false, false, true>{});
 }
 
+// Calls launch(Access) with the kernels' way to get at their data under the plan.
 template <class Launch>
 void with_access(const Plan& plan, Launch launch) {
   if (plan.norm)

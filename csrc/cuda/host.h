@@ -92,7 +92,6 @@ struct CudaNorm {
 
 // Runs the kernels of an elementwise op on dense tensors of the same strides, which are not empty.
 struct CudaDevice {
-  static constexpr bool kHasNorm = true;
   using DeviceNorm = CudaNorm;
 
   template <class Description>

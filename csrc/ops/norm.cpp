@@ -29,14 +29,11 @@ std::tuple<Tensor, Tensor> batch_statistics(const Tensor& x, const OptionalTenso
   return {mean, var};
 }
 
-template <class Device>
-void add_to(torch::Library& m) {
-  if constexpr (Device::kHasNorm) m.impl("batch_statistics", batch_statistics<Device>);
-}
-
 }  // namespace
 }  // namespace mmact
 
-#define MMACT_REGISTER_ON(key, Name) \
-  TORCH_LIBRARY_IMPL(mmact, key, m) { mmact::add_to<mmact::Name##Device>(m); }
+#define MMACT_REGISTER_ON(key, Name)                                          \
+  TORCH_LIBRARY_IMPL(mmact, key, m) {                                         \
+    m.impl("batch_statistics", mmact::batch_statistics<mmact::Name##Device>); \
+  }
 MMACT_FOR_EACH_DEVICE(MMACT_REGISTER_ON)

@@ -118,10 +118,8 @@ struct Op<Device, Description, void(Arguments...)> {
     const std::string name = Description::kName;
     m.impl(name.c_str(), forward);
     m.impl((name + "_bwd").c_str(), backward);
-    if constexpr (Device::kHasNorm) {
-      m.impl((name + "_norm").c_str(), norm_forward);
-      m.impl((name + "_norm_bwd").c_str(), norm_backward);
-    }
+    m.impl((name + "_norm").c_str(), norm_forward);
+    m.impl((name + "_norm_bwd").c_str(), norm_backward);
   }
 
  private:
