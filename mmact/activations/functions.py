@@ -64,7 +64,7 @@ def canonical_name(name: str, owner: str = 'PAU') -> str:
                 break
             if math.isfinite(value):
                 return f'{stem}_{value:g}'
-    if _imported(name) is not None:
+    if imported(name) is not None:
         return name
     known = sorted([*_FUNCTIONS, *_ALIASES, *_DEFAULTS, *(f'{s}_<number>' for s in _DEFAULTS)])
     raise ValueError(
@@ -85,7 +85,7 @@ def named_function(init: str | Function, owner: str = 'PAU') -> Function:
     name = canonical_name(init, owner)
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
-    function = _imported(name)
+    function = imported(name)
     if function is not None:
         return function
     stem, value = name.rsplit('_', 1)
@@ -109,7 +109,7 @@ def check_function(function: Function, owner: str) -> None:
         )
 
 
-def _imported(name: str) -> Function | None:
+def imported(name: str) -> Function | None:
     """The function of a dotted name, None where there is none."""
     if '.' not in name or not all(part.isidentifier() for part in name.split('.')):
         return None

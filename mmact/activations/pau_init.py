@@ -21,7 +21,7 @@ from types import BuiltinFunctionType, FunctionType
 import torch
 from torch import Tensor
 
-from .functions import canonical_name, named_function
+from .functions import canonical_name, imported, named_function
 from .pau_fit import CONSTANT, check_form, evaluate_fits, fit_pau
 
 # fmt: off
@@ -86,7 +86,7 @@ def initial_coefficients(
     go there: if on [-10, 10] it departs from the function by more than 3 (the table's 'relu' does
     by 2.2), the fit on [-4, 4], [-5, 5], [-6, 6] or [-8, 8] is taken instead, the narrowest that
     does not. Where there is none, as with degrees that grow faster than the function, it is
-    [-3, 3]. Fits are kept, except those of closures and of objects such as modules.
+    [-3, 3]. Fits are kept, by function, except those of closures and of objects such as modules.
 
     Args:
         init: A name of :func:`mmact.activations.functions.canonical_name`, or any elementwise
@@ -105,23 +105,24 @@ def initial_coefficients(
         TypeError: If init is neither a name nor callable.
     """
     m, n = check_form(m, n, version, owner)
+    if not callable(init):
+        name = canonical_name(init, owner)
+        # A function has one fit, whether it or its name is given: two would differ by rounding.
+        init = imported(name) or name
     if callable(init):
         constant = isinstance(init, FunctionType | BuiltinFunctionType)
         if not constant or getattr(init, '__closure__', None):
             return _tame_fit(init, m, n, version)  # it may compute something else next time
-        numerator, denominator = _fitted(init, m, n, version)
-        return numerator.clone(), denominator.clone()
-    name = canonical_name(init, owner)
     # The Pade approximants have even, positive denominators, on which |.| does nothing.
-    if (m, n) == (5, 4) and name in _TABLE and (version == 'B' or name in _PADE):
-        above, below = _TABLE[name]
+    elif (m, n) == (5, 4) and init in _TABLE and (version == 'B' or init in _PADE):
+        above, below = _TABLE[init]
         if version == 'C':
             below = (1 - CONSTANT['C'], *below)
         numerator, denominator = (
             torch.tensor(c, dtype=torch.float64, device='cpu') for c in (above, below)
         )
         return numerator, denominator
-    numerator, denominator = _fitted(name, m, n, version)
+    numerator, denominator = _fitted(init, m, n, version)
     return numerator.clone(), denominator.clone()
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from mmact.activations.pau_init import (
     INITIAL_COEFFICIENTS,
+    _fitted,
     fit_pau,
     initial_coefficients,
     named_function,
@@ -208,6 +209,17 @@ def test_names():
     first = initial_coefficients('leaky_relu_0.1', 3, 2)
     first[0].zero_()  # results of the cache are copies
     assert torch.equal(initial_coefficients('leaky_relu_0.1', 3, 2)[0], fit[0])
+
+
+@pytest.mark.parametrize('version', ['A', 'B'])
+def test_a_function_and_its_dotted_name_have_one_fit(version):
+    """Two fits differ by rounding, and so would the layers of a config and of its dump."""
+    by_function = initial_coefficients(torch.sin, 4, 3, version)
+    fits = _fitted.cache_info().misses
+    by_name = initial_coefficients('torch.sin', 4, 3, version)
+    assert _fitted.cache_info().misses == fits
+    for a, b in zip(by_function, by_name, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize('version', ['A', 'C', 'N'])
