@@ -175,16 +175,27 @@ struct CpuNorm {
     }
     if (!gz.defined()) return;
     const double count = static_cast<double>(x.numel() / norm.channels);
-    norm.residual = x.const_data_ptr();
     norm.shift = fill(1, [&](int64_t c) { return -reader.scale(c) * sums[c] / count; });
     norm.factor = fill(3, [&](int64_t c) {
       const double inv_std = reader.inv_std(c);
       return -reader.scale(c) * inv_std * inv_std * products[c] / count;
     });
-    Task task = make_task(gz, 1, 0, &norm);
-    task.out = gx.mutable_data_ptr();
-    const auto kernel = MMACT_SELECT_ISA(norm_kernels).normalise;
-    run_task(task, [&](int64_t begin, int64_t end) { kernel(task, begin, end); });
+    second_pass(gz, x, gx);
+  }
+
+  // Adds factor * (x - center) + shift, of vectors (C,), to g. All are dense, with g's strides.
+  static void add_centered(Tensor& g, const Tensor& x, const Tensor& center, const Tensor& factor,
+                           const Tensor& shift) {
+    CpuNorm own(g);
+    const auto vector = [&](int64_t row, const Tensor& t) {
+      const Values values{t.const_data_ptr(), storage_of(t)};
+      return own.fill(row, [&](int64_t c) { return values.at(c); });
+    };
+    own.norm.scale = own.fill(0, [](int64_t) { return 1; });
+    own.norm.shift = vector(1, shift);
+    own.norm.center = vector(2, center);
+    own.norm.factor = vector(3, factor);
+    own.second_pass(g, x, g);
   }
 
   // Mean and variance of each channel of a dense x, and what BatchNorm keeps of them. Sums are of
@@ -227,6 +238,15 @@ struct CpuNorm {
   }
 
  private:
+  // Writes scale * gz + factor * (x - center) + shift.
+  void second_pass(const Tensor& gz, const Tensor& x, Tensor& gx) {
+    norm.residual = x.const_data_ptr();
+    Task task = make_task(gz, 1, 0, &norm);
+    task.out = gx.mutable_data_ptr();
+    const auto kernel = MMACT_SELECT_ISA(norm_kernels).normalise;
+    run_task(task, [&](int64_t begin, int64_t end) { kernel(task, begin, end); });
+  }
+
   // The sums of the channels, (2, C).
   Tensor totals() const {
     if (norm.inner == 1) return sums.sum(0).narrow(1, 0, norm.channels).contiguous();

@@ -79,6 +79,9 @@ struct CudaNorm {
   // z, if it is defined, the gradient of x.
   void finish(const NormOf& of, const Tensor& gz, const Tensor& x, Tensor& gx,
               const Tensor& g_weight, const Tensor& g_bias);
+  // Adds factor * (x - center) + shift, of vectors (C,), to g. All are dense, with g's strides.
+  static void add_centered(Tensor& g, const Tensor& x, const Tensor& center, const Tensor& factor,
+                           const Tensor& shift);
   // Mean and variance of each channel of a dense x, and what BatchNorm keeps of them.
   static void statistics(const Tensor& x, const OptionalTensor& running_mean,
                          const OptionalTensor& running_var, double momentum, Tensor& mean,

@@ -155,6 +155,20 @@ void with_arithmetic(const Tensor& numbers, Launch launch) {
     launch(float());
 }
 
+// Writes scale * gz + factor * (x - center) + shift, the rows of `numbers` in their order there.
+void second_pass(const Tensor& numbers, const Tensor& gz, const Tensor& x, Tensor& gx) {
+  const bool aligned = is_aligned(gz) && is_aligned(x) && is_aligned(gx);
+  const Plan plan = make_plan(x, numbers.size(1), 1, aligned, 0, 0, 0, 1);
+  with_storage(x, [&](auto raw) {
+    using Raw = decltype(raw);
+    with_norm_access(plan, [&](auto access) {
+      launch_kernel(second_kernel<Raw, decltype(access)>, plan.blocks(), plan.threads,
+                    plan.shared_bytes, plan.task, numbers.const_data_ptr<at::opmath_type<Raw>>(),
+                    data_of<Raw>(gz), data_of<Raw>(x), static_cast<Raw*>(gx.mutable_data_ptr()));
+    });
+  });
+}
+
 }  // namespace
 }  // namespace cuda
 
@@ -183,18 +197,17 @@ void CudaNorm::finish(const NormOf& of, const Tensor& gz, const Tensor& x, Tenso
                         cuda::kSumThreads, 0, NormReader(of), own, count,
                         numbers.mutable_data_ptr<T>(), SlotsOf<2>({g_weight, g_bias}));
   });
-  if (!gz.defined()) return;
-  const bool aligned = cuda::is_aligned(gz) && cuda::is_aligned(x) && cuda::is_aligned(gx);
-  const cuda::Plan plan = cuda::make_plan(x, channels(), 1, aligned, 0, 0, 0, 1);
-  cuda::with_storage(x, [&](auto raw) {
-    using Raw = decltype(raw);
-    cuda::with_norm_access(plan, [&](auto access) {
-      cuda::launch_kernel(cuda::second_kernel<Raw, decltype(access)>, plan.blocks(), plan.threads,
-                          plan.shared_bytes, plan.task,
-                          numbers.const_data_ptr<at::opmath_type<Raw>>(), cuda::data_of<Raw>(gz),
-                          cuda::data_of<Raw>(x), static_cast<Raw*>(gx.mutable_data_ptr()));
-    });
-  });
+  if (gz.defined()) cuda::second_pass(numbers, gz, x, gx);
+}
+
+void CudaNorm::add_centered(Tensor& g, const Tensor& x, const Tensor& center, const Tensor& factor,
+                            const Tensor& shift) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  Tensor numbers = at::ones({4, center.size(0)}, x.options().dtype(arithmetic_type(x)));
+  numbers[1].copy_(shift);
+  numbers[2].copy_(center);
+  numbers[3].copy_(factor);
+  cuda::second_pass(numbers, g, x, g);
 }
 
 void CudaNorm::statistics(const Tensor& x, const OptionalTensor& running_mean,

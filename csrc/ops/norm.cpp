@@ -1,8 +1,9 @@
 // Copyright (c) mmact contributors.
 // SPDX-License-Identifier: Apache-2.0
 //
-// mmact::batch_statistics: mean and variance of each channel, and BatchNorm's running ones. Schema
-// and reference are in mmact/ops/norm.py.
+// mmact::batch_statistics: mean and variance of each channel, and BatchNorm's running ones;
+// mmact::add_centered_: what a gradient gets through them. Schemas and references are in
+// mmact/ops/norm.py.
 #include "norm.h"
 
 #include "devices.h"
@@ -29,11 +30,28 @@ std::tuple<Tensor, Tensor> batch_statistics(const Tensor& x, const OptionalTenso
   return {mean, var};
 }
 
+template <class Device>
+void add_centered_(Tensor& grad, const Tensor& x, const Tensor& center, const Tensor& factor,
+                   const Tensor& shift) {
+  const char* const op = "add_centered_";
+  check_input(op, x, 1, 0);
+  check_grad(grad, x);
+  TORCH_CHECK(x.dim() >= 2, op, ": x must have channels at dimension 1, got ", x.sizes());
+  TORCH_CHECK(grad.is_non_overlapping_and_dense(), op, ": grad must be dense");
+  check_parameter(op, "center", center, x, {x.size(1)});
+  check_parameter(op, "factor", factor, x, {x.size(1)});
+  check_parameter(op, "shift", shift, x, {x.size(1)});
+  if (x.numel() == 0) return;
+  Device::DeviceNorm::add_centered(grad, with_strides_of(x, grad), center.contiguous(),
+                                   factor.contiguous(), shift.contiguous());
+}
+
 }  // namespace
 }  // namespace mmact
 
 #define MMACT_REGISTER_ON(key, Name)                                          \
   TORCH_LIBRARY_IMPL(mmact, key, m) {                                         \
     m.impl("batch_statistics", mmact::batch_statistics<mmact::Name##Device>); \
+    m.impl("add_centered_", mmact::add_centered_<mmact::Name##Device>);       \
   }
 MMACT_FOR_EACH_DEVICE(MMACT_REGISTER_ON)

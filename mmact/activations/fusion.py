@@ -8,6 +8,7 @@ import functools
 from typing import cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -17,6 +18,7 @@ from ..ops._arguments import refuse
 from ..ops._compat import is_compiling
 from ..ops._transforms import use_reference
 from ..ops.norm import Norm
+from ..ops.sync_norm import shared_norm
 from .base import Activation
 
 
@@ -27,10 +29,11 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None
     with BatchNorm and an in-place ReLU. The norm's buffers are updated as by calling it. Gradients
     differ from those of two calls by rounding.
 
-    One op it is if ``norm`` is a BatchNorm of PyTorch, ``act`` is a layer of mmact whose op takes a
-    norm, kernels for x's device are built, and nobody looks in between: no hooks on either, no
-    tracing, no transform of torch.func. Under torch.compile the two are called, for the compiler to
-    fuse. Second derivatives are those of the reference.
+    One op it is if ``norm`` is a BatchNorm or SyncBatchNorm of PyTorch, ``act`` is a layer of mmact
+    whose op takes a norm, kernels for x's device are built, and nobody looks in between: no hooks
+    on either, no tracing, no transform of torch.func. Under torch.compile the two are called, for
+    the compiler to fuse. Second derivatives are those of the reference; there are none where a
+    SyncBatchNorm takes statistics of several processes.
 
     Args:
         norm: A normalisation layer.
@@ -43,7 +46,7 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None
         TypeError: If norm or act is not a module. What they refuse they say themselves.
     """
     if _in_one_op(norm, act, x, residual):
-        return act(x, _prepare(cast(_BatchNorm, norm), x, residual))
+        return act(*_prepare(cast(_BatchNorm, norm), x, residual))
     for name, layer in (('norm', norm), ('act', act)):
         if not isinstance(layer, nn.Module):
             refuse('norm_act', name, 'a layer', layer, TypeError)
@@ -55,7 +58,16 @@ def norm_act(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | None
 
 def is_plain_norm(module: nn.Module | None) -> bool:
     """Whether a module is a BatchNorm that does what PyTorch's does."""
-    return isinstance(module, _BatchNorm) and type(module).forward is _BatchNorm.forward
+    forwards = (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return isinstance(module, _BatchNorm) and type(module).forward in forwards
+
+
+def _syncs(norm: _BatchNorm) -> bool:
+    """Whether a norm takes its statistics from several processes."""
+    if not (isinstance(norm, nn.SyncBatchNorm) and norm.training):
+        return False
+    started = dist.is_available() and dist.is_initialized()
+    return started and dist.get_world_size(norm.process_group) > 1
 
 
 def takes_norm(module: nn.Module | None) -> bool:
@@ -99,10 +111,13 @@ def _in_one_op(norm: nn.Module, act: nn.Module, x: Tensor, residual: Tensor | No
         if not like or residual.dtype != x.dtype or residual.layout is not torch.strided:
             return False
     # What BatchNorm refuses it refuses itself, in its own words.
-    return x.dim() > 1 and x.size(1) == norm.num_features and x.numel() > x.size(1)
+    if x.dim() < 2 or x.size(1) != norm.num_features:
+        return False
+    # The processes must decide alike, whatever the sizes of their inputs.
+    return norm.affine if _syncs(norm) else x.numel() > x.size(1)
 
 
-def _prepare(bn: _BatchNorm, x: Tensor, residual: Tensor | None) -> Norm:
+def _prepare(bn: _BatchNorm, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Norm]:
     """What a call of BatchNorm does besides normalising: statistics and buffers."""
     bn._check_input_dim(x)
     constant = not bn.training and bn.running_mean is not None and bn.running_var is not None
@@ -117,5 +132,8 @@ def _prepare(bn: _BatchNorm, x: Tensor, residual: Tensor | None) -> Norm:
                 bn.num_batches_tracked.add_(1)
                 if bn.momentum is None:
                     momentum = 1 / float(bn.num_batches_tracked)
+        if _syncs(bn):
+            group = cast(nn.SyncBatchNorm, bn).process_group
+            return shared_norm(x, bn.weight, bn.bias, bn.eps, residual, group, *running, momentum)
         mean, var = torch.ops.mmact.batch_statistics(x.detach(), *running, momentum)
-    return Norm(mean, var, bn.weight, bn.bias, bn.eps, residual, constant)
+    return x, Norm(mean, var, bn.weight, bn.bias, bn.eps, residual, constant)

@@ -158,14 +158,19 @@ def with_norm(forward: Callable, backward: Callable, num_tensors: int) -> tuple[
     return forward_with_norm, backward_with_norm
 
 
+def keep(running: Tensor | None, value: Tensor, momentum: float) -> None:
+    """Takes the statistics of a batch into BatchNorm's running ones, if there are any."""
+    if running is not None:
+        running.lerp_(value.to(running.dtype), momentum)
+
+
 def _batch_statistics(
     x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
 ) -> tuple[Tensor, Tensor]:
     mean, var = moments(x)
     count = x.numel() // x.size(1)
-    for running, value in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
-        if running is not None:
-            running.lerp_(value.to(running.dtype), momentum)
+    keep(running_mean, mean, momentum)
+    keep(running_var, var * (count / (count - 1)), momentum)
     return mean, var
 
 
@@ -179,4 +184,18 @@ define(
     '-> (Tensor, Tensor)',
     _batch_statistics,
     _batch_statistics_shape,
+)
+
+
+def _add_centered_(grad: Tensor, x: Tensor, center: Tensor, factor: Tensor, shift: Tensor) -> None:
+    dtype = opmath_dtype(x.dtype)
+    center, factor, shift = (_channels(t.to(dtype), x) for t in (center, factor, shift))
+    grad.copy_(grad.to(dtype) + factor * (x.to(dtype) - center) + shift)
+
+
+# grad += factor * (x - center) + shift, (C,) each: what x's gradient gets through statistics.
+define(
+    'add_centered_(Tensor(a!) grad, Tensor x, Tensor center, Tensor factor, Tensor shift) -> ()',
+    _add_centered_,
+    lambda *args: None,
 )

@@ -236,6 +236,28 @@ def test_batch_statistics(shape, dtype, device):
         torch.testing.assert_close(new.double(), 0.7 * old + 0.3 * value, rtol=5e-6, atol=0)
 
 
+@pytest.mark.parametrize(
+    'dtype', [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str
+)
+@pytest.mark.parametrize('shape', SHAPES)
+def test_add_centered(shape, dtype, device):
+    size, memory_format = SHAPES[shape]
+    grad, x = (random_tensor(size, seed=seed).to(device, dtype) for seed in (4, 5))
+    grad, x = (t.contiguous(memory_format=memory_format) for t in (grad, x))
+    vectors = [random_tensor((size[1],), seed=seed).to(device) for seed in (6, 7, 8)]
+    center, factor, shift = (v.view(-1, *[1] * (len(size) - 2)) for v in vectors)
+    expected = grad.double() + factor.double() * (x.double() - center.double()) + shift.double()
+    torch.ops.mmact.add_centered_(grad, x, *vectors)
+    tolerance = 2 * torch.finfo(dtype).eps
+    torch.testing.assert_close(grad.double(), expected, rtol=tolerance, atol=tolerance * 4)
+    # Memory of another order than the gradient's is read in the gradient's.
+    other = x.transpose(0, 1).contiguous().transpose(0, 1)
+    again = grad.clone()
+    torch.ops.mmact.add_centered_(again, other, *vectors)
+    torch.ops.mmact.add_centered_(grad, x, *vectors)
+    assert torch.equal(again, grad)
+
+
 @needs_kernels
 def test_statistics_of_non_finite_numbers(device):
     x = torch.randn(2, 4, 3, 3, device=device)
