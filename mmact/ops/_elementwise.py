@@ -58,6 +58,7 @@ def define_elementwise(
     backward: Callable,
     *,
     quick: Callable | None = None,
+    residual: int | None = None,
     differentiable: str | None = None,
     norm: bool = True,
 ) -> None:
@@ -76,28 +77,36 @@ def define_elementwise(
         backward: The reference's gradients: (grad, x, *arguments) -> (gradient of x, those of the
             learned tensors).
         quick: Takes forward's place where no derivative is asked for.
+        residual: Position of a learned tensor that is like x, and so is its gradient.
         differentiable: Where users find ``forward``; by default ``mmact.ops.reference.NAME``.
         norm: Whether to define ``name_norm`` too, the same with a normalisation in front (see
             :mod:`mmact.ops.norm`).
     """
     num_tensors = 1 + arguments.count('Tensor')
     _OPS[name] = Elementwise(forward, num_tensors)
-    targets = (0, *learned)
+    targets, like_x = (0, *learned), (0, residual)
 
     def eager(x: Tensor, *rest):
         return dense(x, (quick or forward)(x, *rest))
 
     def eager_bwd(grad: Tensor, x: Tensor, *rest):
-        gx, *others = backward(grad, x, *rest)
-        return (dense(x, gx), *(x.new_empty(0) if g is None else g for g in others))
+        found = zip(targets, backward(grad, x, *rest), strict=True)
+        return tuple(
+            x.new_empty(0) if g is None else dense(x, g) if i in like_x else g for i, g in found
+        )
 
     def fake(x: Tensor, *rest):
         return torch.empty_like(x)
 
     def fake_bwd(grad: Tensor, *inputs):
-        x, tensors = inputs[0], [inputs[i] for i in learned]
-        shapes = [x.new_empty(0) if t is None else t.new_empty(t.shape) for t in tensors]
-        return (torch.empty_like(x), *shapes)
+        x = inputs[0]
+
+        def gradient(i: int) -> Tensor:
+            if inputs[i] is None:
+                return x.new_empty(0)
+            return torch.empty_like(x) if i in like_x else inputs[i].new_empty(inputs[i].shape)
+
+        return tuple(gradient(i) for i in targets)
 
     results = ', '.join(['Tensor'] * len(targets))
     define(f'{name}(Tensor x, {arguments}) -> Tensor', eager, fake)
@@ -144,6 +153,7 @@ def define_elementwise(
             ', '.join([NORM_TENSORS, *own, *settings, NORM_SETTINGS]),
             (3, 4, 5, *(5 + i for i in learned)),
             *with_norm(forward, backward, num_tensors),
+            residual=5,
             differentiable=differentiable or f'mmact.ops.reference.{name}',
             norm=False,
         )

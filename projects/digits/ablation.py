@@ -31,8 +31,8 @@ from torch import Tensor
 from mmact.activations import PWLU
 from mmact.cli import one_line_errors
 
-from .data import PACKAGED, Digits, load_digits
-from .journal import Journal, Progress, format_mean, positive
+from .data import Digits, load_digits
+from .journal import Journal, complete, format_mean, positive, study_parser
 from .training import MNISTConv, accuracy, batches, train
 
 RESULTS = Path(__file__).with_name('ablation.jsonl')
@@ -73,26 +73,12 @@ def variants() -> Iterator[dict[str, Any]]:
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--data',
-        metavar='DIR',
-        help=f"folder with MNIST's idx files, or {' or '.join(PACKAGED)} (default: the first of "
-        'these two that is installed)',
-    )
-    parser.add_argument(
-        '--runs', type=positive(int), default=5, help='seeds 0, 1, ... (default: 5)'
-    )
+    parser = study_parser(__doc__, RESULTS)
     parser.add_argument(
         '--samples',
         type=positive(int),
         default=20000,
         help='images shown in a training, in passes over the training set (default: 20000)',
-    )
-    parser.add_argument(
-        '--results', type=Path, default=RESULTS, help=f'file of the results (default: {RESULTS})'
     )
     return parser.parse_args(argv)
 
@@ -108,15 +94,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         {'data': digits.identity, 'samples': args.samples, 'seed': seed, **variant}
         for seed, variant in product(range(args.runs), variants())
     ]
-    progress = Progress(len(keys), sum(journal.get(key) is not None for key in keys))
-    results = []
-    for key in keys:
-        result = journal.get(key)
-        if result is None:
-            result = run(key, digits)
-            journal.add(key, result)
-            progress.step(f'{name_of(key)}, run {key["seed"]}: {result["accuracy"]:.2f} %')
-        results.append({**key, **result})
+
+    def describe(key: dict[str, Any], result: dict[str, Any]) -> str:
+        return f'{name_of(key)}, run {key["seed"]}: {result["accuracy"]:.2f} %'
+
+    results = complete(keys, journal, lambda key: run(key, digits), describe)
     print(tables(results, digits))
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from itertools import product
@@ -23,7 +22,7 @@ from mmengine.config import Config
 from mmact.cli import one_line_errors
 
 from .data import PACKAGED, Digits, load_digits
-from .journal import Journal, Progress, positive
+from .journal import Journal, complete, positive
 from .report import TABLE1, Table, draw_curves
 from .training import MNISTConv, accuracy, batches, check_activations, train
 
@@ -110,11 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_activations(act_cfgs)
         args.out.mkdir(parents=True, exist_ok=True)
         journal = Journal(args.out / 'results.jsonl')
-    try:
-        results = run_all(args, act_cfgs, digits, journal)
-    except KeyboardInterrupt:
-        print(f'\ninterrupted; the same command continues from {journal.path}', file=sys.stderr)
-        sys.exit(130)
+    results = run_all(args, act_cfgs, digits, journal)
     table = Table(results, act_cfgs, settings(args, digits))
     (args.out / 'table.json').write_text(json.dumps(table.to_dict(), indent=1) + '\n')
     (args.out / 'table.md').write_text(table.to_markdown())
@@ -164,19 +159,14 @@ def run_all(
             range(args.runs), act_cfgs, args.lr, args.optimizer
         )
     ]
-    progress = Progress(len(keys), sum(journal.get(key) is not None for key in keys))
-    results = []
-    for key in keys:
-        result = journal.get(key)
-        if result is None:
-            result = run(key, digits)
-            journal.add(key, result)
-            progress.step(
-                f'{key["act_cfg"]["type"]}, {key["optimizer"]} {key["lr"]:g}, run {key["seed"]}: '
-                f'{result["accuracy"]:.2f} % in {result["seconds"]:.0f} s'
-            )
-        results.append({**key, **result})
-    return results
+
+    def describe(key: dict, result: dict) -> str:
+        return (
+            f'{key["act_cfg"]["type"]}, {key["optimizer"]} {key["lr"]:g}, run {key["seed"]}: '
+            f'{result["accuracy"]:.2f} % in {result["seconds"]:.0f} s'
+        )
+
+    return complete(keys, journal, lambda key: run(key, digits), describe)
 
 
 def run(key: dict, digits: Digits) -> dict:

@@ -9,9 +9,12 @@ import json
 import os
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+
+from .data import PACKAGED
 
 
 class Journal:
@@ -88,6 +91,73 @@ class Progress:
             f'[{self.done:{width}}/{self.total}] {text}; {left // 60} min {left % 60:02d} s left',
             flush=True,
         )
+
+
+def complete(
+    keys: Sequence[dict],
+    journal: Journal,
+    run: Callable[[dict], dict],
+    describe: Callable[[dict, dict], str],
+) -> list[dict]:
+    """Runs what was not run yet, and says how far it is.
+
+    Args:
+        keys: Of all runs.
+        journal: Where results are, and where they are added.
+        run: Makes the result of a key.
+        describe: Makes a line of a key and its result.
+
+    Returns:
+        Each key with its result, in one dict.
+    """
+    progress = Progress(len(keys), sum(journal.get(key) is not None for key in keys))
+    results = []
+    try:
+        for key in keys:
+            result = journal.get(key)
+            if result is None:
+                result = run(key)
+                journal.add(key, result)
+                progress.step(describe(key, result))
+            results.append({**key, **result})
+    except KeyboardInterrupt:
+        print(f'\ninterrupted; the same command continues from {journal.path}', file=sys.stderr)
+        sys.exit(130)
+    return results
+
+
+def study_parser(doc: str | None, results: Path, activations: Sequence[str] = ()) -> ArgumentParser:
+    """A parser of what every study takes: data, runs, the results' file, perhaps activations.
+
+    Args:
+        doc: The program's docstring.
+        results: File of the results by default.
+        activations: Their types by default; none where there is no choice.
+    """
+    parser = ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--data',
+        metavar='DIR',
+        help=f"folder with MNIST's idx files, or {' or '.join(PACKAGED)} (default: the first of "
+        'these two that is installed)',
+    )
+    if activations:
+        parser.add_argument(
+            '--activations',
+            nargs='+',
+            default=list(activations),
+            metavar='TYPE',
+            help=f'as in act_cfg=dict(type=...) (default: {" ".join(activations)})',
+        )
+    parser.add_argument(
+        '--runs', type=positive(int), default=5, help='seeds 0, 1, ... (default: 5)'
+    )
+    parser.add_argument(
+        '--results', type=Path, default=results, help=f'file of the results (default: {results})'
+    )
+    return parser
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The network of the experiments and its training."""
+"""The networks of the experiments and their training."""
 
 from __future__ import annotations
 
@@ -66,6 +66,68 @@ class MNISTConv(nn.Module):
     def activation_parameters(self) -> list[nn.Parameter]:
         """Learnable parameters of the activations."""
         return [p for activation in self.activations for p in activation.parameters()]
+
+
+class PlainNet(nn.Sequential):
+    """A network of convolutions, poolings, linear layers and activations, one after another.
+
+    Args:
+        layers: ``(channels, kernel, padding)`` of a convolution, ``(features,)`` of a linear
+            layer, before the first of which maps are flattened, ``'act'``, and ``'pool'``, of 2 x 2
+            maxima.
+        act_cfg: ``dict(type=..., ...)`` of any registered activation that keeps the number of
+            channels.
+
+    Shape:
+        Input (B, 1, 28, 28), which gets 2 zeros on each side; output (B, 10), the logits.
+    """
+
+    def __init__(self, layers: Sequence[tuple | str], act_cfg: dict) -> None:
+        super().__init__()
+        self.append(nn.ZeroPad2d(2))
+        width, flat = 1, False
+        for layer in layers:
+            if layer == 'act':
+                with torch.random.fork_rng(devices=[]):
+                    self.append(MODELS.build(dict(act_cfg)))
+            elif layer == 'pool':
+                self.append(nn.MaxPool2d(2))
+            elif len(layer) == 3:
+                channels, kernel, padding = layer
+                self.append(nn.Conv2d(width, channels, kernel, padding=padding))
+                width = channels
+            else:
+                if not flat:
+                    self.append(nn.Flatten())  # of maps of one pixel
+                flat = True
+                self.append(nn.Linear(width, layer[0]))
+                width = layer[0]
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def activations(self) -> list[nn.Module]:
+        """The activations, first to last."""
+        kinds = (nn.ZeroPad2d, nn.MaxPool2d, nn.Conv2d, nn.Linear, nn.Flatten)
+        return [layer for layer in self if not isinstance(layer, kinds)]
+
+
+def lenet(act_cfg: dict) -> PlainNet:
+    """LeNet of the PAU paper (Table 7)."""
+    convs = [(6, 5, 0), 'act', 'pool', (16, 5, 0), 'act', 'pool', (120, 5, 0), 'act']
+    return PlainNet([*convs, (84,), 'act', (10,)], act_cfg)
+
+
+def vgg8(act_cfg: dict, width: int = 64) -> PlainNet:
+    """VGG-8 of the PAU paper (Table 7): of two convolutions in a row, one has an activation.
+
+    Args:
+        act_cfg: Of its five activations.
+        width: Channels of the first convolution, 64 in the paper.
+    """
+    layers: list[tuple | str] = []
+    for factor, number in ((1, 1), (2, 1), (4, 2), (8, 2), (8, 2)):
+        layers += [*[(factor * width, 3, 1)] * number, 'act', 'pool']
+    return PlainNet([*layers, (10,)], act_cfg)
 
 
 def _block(in_channels: int, out_channels: int, kernel: int, act_cfg: dict) -> nn.Sequential:

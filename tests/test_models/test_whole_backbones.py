@@ -1,9 +1,10 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Whole backbones with learned activations: one compiled graph for all sizes, exports."""
+"""Backbones of every codebase with every activation: one compiled graph for all sizes, exports."""
 
 import inspect
 import io
+from itertools import product
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from marks import slow_unless
 from torch._dynamo.testing import CompileCounter
 
 pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
 pytest.importorskip('mmpose')
+pytest.importorskip('mmpretrain')
 
 from mmengine.registry import MODELS, init_default_scope
 
@@ -22,15 +25,26 @@ from mmact.activations import Activation, Maxout
 ACTIVATIONS = [
     r.name for r in list_activations() if issubclass(r.cls, Activation) and r.cls is not Maxout
 ]
-# By scope.
+# The scope, and the backbone without its activation: mmact's own, and a converted one.
 BACKBONES = {
     'mmdet': dict(type='mmact.ResNet', depth=18, base_channels=8, norm_eval=False),
+    'mmseg': dict(type='mmact.ResNetV1c', depth=18, base_channels=8, stem_channels=16),
     'mmpose': dict(type='mmact.MobileNetV3', arch='small'),
+    'mmpretrain': dict(
+        type='mmact.Converted',
+        original='mmpretrain.ConvNeXt',
+        arch=dict(depths=[1, 1, 2, 1], channels=[8, 16, 32, 64]),
+        example=(2, 3, 64, 64),
+    ),
 }
-# Squares and higher powers of what residual sums have become leave every range in a ResNet.
+# Squares and higher powers of what residual sums have become leave every range with random weights,
+# but for ConvNeXt's, whose branches are scaled by 1e-6. FReLU takes no channel-last tokens.
 POWERS = ('SLAF', 'StarReLU', 'XIELU')
-COMBINATIONS = [('mmdet', act) for act in ACTIVATIONS if act not in POWERS]
-COMBINATIONS += [('mmpose', 'DyReLUB')]
+COMBINATIONS = [
+    (codebase, act)
+    for codebase, act in product(BACKBONES, ACTIVATIONS)
+    if act not in (['FReLU'] if codebase == 'mmpretrain' else POWERS)
+]
 QUICK = [('mmdet', 'PWLU'), ('mmpose', 'DyReLUB')]
 pytestmark = [
     pytest.mark.filterwarnings('ignore'),

@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmact.ops import has_kernel
 from mmact.ops.norm import moments, with_norm
@@ -284,6 +285,27 @@ def test_opcheck(name):
         [grad, *arguments],
         test_utils=tests,
     )
+
+
+@needs_kernels
+@pytest.mark.parametrize('name', NAMES)
+def test_shapes_and_strides_are_told(name):
+    """Of every result, also where the residual's strides are not x's; opcheck looks at some."""
+    groups = 3 if 'channel' in CASES[name].groups else 1
+    arguments, grad, _ = make(name, (2, 3, 4, 4), torch.channels_last, groups, torch.float32)
+    arguments = list(arguments)
+    arguments[5] = torch.randn(2, 3, 4, 4)
+    for suffix, given in (('norm', arguments), ('norm_bwd', [grad, *arguments])):
+        op = getattr(torch.ops.mmact, f'{CASES[name].op}_{suffix}')
+        results = op(*given)
+        mode = FakeTensorMode()
+        told = [mode.from_tensor(t.detach()) if torch.is_tensor(t) else t for t in given]
+        with mode:
+            fakes = op(*told)
+        for fake, result in zip(*((r if isinstance(r, tuple) else (r,)) for r in (fakes, results)),
+                                strict=True):
+            assert (fake.dtype, fake.shape) == (result.dtype, result.shape)
+            assert fake.stride() == result.stride()
 
 
 @needs_kernels

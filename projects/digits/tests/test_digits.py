@@ -18,11 +18,11 @@ from torch import nn
 
 pytest.importorskip('mmcv')
 
-from projects.digits import convergence, prune
+from projects.digits import accuracy, convergence, initial, maml, prune, transfer
 from projects.digits.data import load_digits
 from projects.digits.journal import Journal
 from projects.digits.report import FIXED, LEARNED, PAPER_COLUMNS, TABLE1, Table
-from projects.digits.training import MNISTConv, batches
+from projects.digits.training import MNISTConv, batches, lenet, num_parameters, vgg8
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:
@@ -446,3 +446,85 @@ def test_an_ablation_of_pwlu(tmp_path, monkeypatch, capsys):
     again = capsys.readouterr().out
     assert len(results.read_text().splitlines()) == len(rows)
     assert printed[printed.index('Accuracy (%)') :] == again[again.index('Accuracy (%)') :]
+
+
+def again(program, arguments, capsys):
+    """Runs a study twice; the second time everything is there. Returns what it printed."""
+    program.main(arguments)
+    first = capsys.readouterr().out
+    program.main(arguments)
+    second = capsys.readouterr().out
+    assert 'runs are there already' in second
+    table = second[second.index('Accuracy (%)') :]
+    assert first.endswith(table)
+    return table
+
+
+def test_networks_of_the_pau_paper():
+    """Table 7 gives their numbers of parameters."""
+    assert num_parameters(lenet(dict(type='PAU')).parameters()) == 61746
+    net = vgg8(dict(type='PAU'))
+    assert num_parameters(net.parameters()) == 9224508
+    assert num_parameters([p for a in net.activations for p in a.parameters()]) == 50
+
+
+def test_accuracy_of_lenet(stripes, tmp_path, capsys):
+    results = tmp_path / 'results.jsonl'
+    arguments = ['--data', stripes, '--runs', '2', '--epochs', '12', '--results', str(results)]
+    table = again(accuracy, [*arguments, '--activations', 'PAU', 'AReLU'], capsys)
+    rows = [line.split('|') for line in table.splitlines() if line.startswith('| PAU')]
+    assert float(rows[0][3]) > 70
+    entries = [json.loads(line)['result'] for line in results.read_text().splitlines()]
+    assert [len(entry['curve']) for entry in entries] == [12] * 4
+    small = ['--network', 'vgg8', '--width', '4', '--epochs', '1', '--activations', 'ReLU']
+    assert 'vgg8 of 4 channels' in again(accuracy, [*arguments[:4], *arguments[6:], *small], capsys)
+
+
+def test_transfer(stripes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(transfer, 'MNIST_EPOCH', 300)
+    arguments = ['--data', stripes, '--target', stripes, '--runs', '1', '--epoch-samples', '300']
+    arguments += ['--activations', 'AReLU', '--results', str(tmp_path / 'results.jsonl')]
+    cells = again(transfer, arguments, capsys).strip().splitlines()[-1].split('|')[2:-1]
+    values = [float(cell.split()[0]) for cell in cells]
+    # On the set that it has learned it is good at once, and fine-tuning does no harm.
+    assert values[0] < 50 < 70 < min(values[1:])
+
+
+def test_a_study_of_initial_values(stripes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(initial, 'ALPHAS', (0.25, 0.9))
+    monkeypatch.setattr(initial, 'BETAS', (1.0, 2.0))
+    results, picture = tmp_path / 'results.jsonl', tmp_path / 'figure.png'
+    arguments = ['--data', stripes, '--runs', '2', '--samples', '640', '--results', str(results)]
+    initial.main(arguments)
+    assert capsys.readouterr().out.count(' ± ') == 9
+    initial.main([*arguments, '--picture', str(picture)])
+    assert picture.stat().st_size > 10000
+    entry = json.loads(results.read_text().splitlines()[0])
+    assert entry['result']['steps'] == [0, 1, 2, 3, 4, 5]
+    assert entry['result']['alphas'][0] == [entry['key']['alpha']] * 3
+    assert entry['result']['betas'][-1] != entry['result']['betas'][0]
+
+
+def test_maml_goes_through_its_inner_steps():
+    """The gradient is that of the loss after adapting, by differences in float64."""
+    torch.manual_seed(0)
+    net = MNISTConv(dict(type='AReLU')).double()
+    images = torch.rand(10, 1, 28, 28).double()
+    task = images[:5], images[5:], torch.arange(5)
+    loss, _ = maml.adapt_and_judge(net, *task)
+    loss.backward()
+    for p in (net.fc.bias, net.activations[0].beta):
+        step = torch.zeros_like(p)
+        step[0] = 1e-5
+        losses = []
+        for sign in (1, -1):
+            p.data += sign * step
+            losses.append(maml.adapt_and_judge(net, *task, second_order=False)[0].item())
+            p.data -= sign * step
+        assert p.grad[0].item() == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4)
+
+
+def test_maml(stripes, tmp_path, capsys):
+    arguments = ['--data', stripes, '--runs', '1', '--iterations', '2', '--tasks', '2', '--shots']
+    arguments += ['1', '--activations', 'ReLU', 'PAU', '--results', str(tmp_path / 'r.jsonl')]
+    assert again(maml, arguments, capsys).count('\n| ') == 3

@@ -1,0 +1,163 @@
+# Copyright (c) mmact contributors.
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy of LeNet and VGG-8 with different activations, on digits or Fashion-MNIST.
+
+Table 2 and Figures 2, 6 and 7 of the PAU paper (sections 4.1 and A.3): 100 epochs in batches of
+256, Adam with a learning rate of 0.002 or SGD with 0.01 and momentum 0.5, no weight decay, five
+runs. The paper does not say which of the two a column is of, nor how pictures of 28 x 28 pixels get
+the 32 x 32 that its sizes add up for: here zeros are put around them. --data DIR may be a folder of
+Fashion-MNIST's files, which have the names of MNIST's. Run it again to continue after an
+interruption; results are in a file of this folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import torch
+
+from mmact.cli import one_line_errors
+
+from .data import Digits, load_digits
+from .journal import Journal, complete, format_mean, positive, study_parser
+from .training import PlainNet, accuracy, batches, lenet, train, vgg8
+
+RESULTS = Path(__file__).with_name('accuracy.jsonl')
+BATCH_SIZE = 256
+OPTIMIZERS = {
+    'Adam': lambda parameters: torch.optim.Adam(parameters, lr=0.002),
+    'SGD': lambda parameters: torch.optim.SGD(parameters, lr=0.01, momentum=0.5),
+}
+#: Table 2, MNIST: mean of five runs, (VGG-8, LeNet).
+PAPER = {
+    'ReLU': ('99.17 ± 0.10', '99.17 ± 0.05'),
+    'ReLU6': ('99.28 ± 0.04', '99.09 ± 0.09'),
+    'LeakyReLU': ('99.13 ± 0.11', '99.10 ± 0.06'),
+    'RReLU': ('99.16 ± 0.13', '99.20 ± 0.13'),
+    'ELU': ('99.15 ± 0.09', '99.15 ± 0.06'),
+    'CELU': ('99.15 ± 0.09', '99.15 ± 0.06'),
+    'Swish': ('99.10 ± 0.06', '99.19 ± 0.09'),
+    'PReLU': ('99.16 ± 0.09', '99.14 ± 0.09'),
+    'SLAF': ('not finite', 'not finite'),
+    'APL': ('99.35 ± 0.11', '99.18 ± 0.10'),
+    'SReLU': ('99.15 ± 0.03', '99.13 ± 0.14'),
+    'PAU': ('99.30 ± 0.05', '99.21 ± 0.04'),
+    'RPAU': ('99.35 ± 0.04', '99.26 ± 0.11'),
+}
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = study_parser(__doc__, RESULTS, [*PAPER, 'PWLU', 'AReLU'])
+    parser.add_argument('--network', choices=('lenet', 'vgg8'), default='lenet')
+    parser.add_argument(
+        '--width',
+        type=positive(int),
+        default=64,
+        help="channels of VGG-8's first convolution (default: 64, the paper's)",
+    )
+    parser.add_argument('--optimizer', choices=list(OPTIMIZERS), default='Adam')
+    parser.add_argument(
+        '--epochs', type=positive(int), default=100, help='passes over the data (default: 100)'
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Trains what was not trained yet, then prints the table."""
+    args = parse_args(argv)
+    torch.set_num_threads(1)
+    network = dict(network=args.network)
+    if args.network == 'vgg8':
+        network['width'] = args.width
+    with one_line_errors():
+        digits = load_digits(args.data)
+        for name in args.activations:
+            build(dict(**network, act_cfg=dict(type=name)))(torch.zeros(2, 1, 28, 28))
+    keys = [
+        {
+            'data': digits.identity,
+            **network,
+            'optimizer': args.optimizer,
+            'epochs': args.epochs,
+            'seed': seed,
+            'act_cfg': dict(type=name),
+        }
+        for seed, name in product(range(args.runs), args.activations)
+    ]
+
+    def describe(key: dict, result: dict) -> str:
+        return f'{key["act_cfg"]["type"]}, run {key["seed"]}: {result["accuracy"]:.2f} %'
+
+    results = complete(keys, Journal(args.results), lambda key: run(key, digits), describe)
+    print(table(results, args, digits))
+
+
+def build(key: dict) -> PlainNet:
+    """The network of a run."""
+    if key['network'] == 'lenet':
+        return lenet(key['act_cfg'])
+    return vgg8(key['act_cfg'], key['width'])
+
+
+def run(key: dict, digits: Digits) -> dict:
+    """Trains one network.
+
+    Args:
+        key: Network, activation, optimizer, epochs and seed.
+        digits: The data.
+
+    Returns:
+        ``accuracy`` in % at the end; ``curve``, that after each epoch; ``finite``, whether the loss
+        stayed so; ``seconds``.
+    """
+    start = time.monotonic()
+    torch.manual_seed(key['seed'])
+    net = build(key)
+    optimizer = OPTIMIZERS[key['optimizer']](net.parameters())
+    images = len(digits.train_labels)
+    steps = batches(images, images * key['epochs'], BATCH_SIZE, seed=key['seed'])
+    ends = {round((epoch + 1) * len(steps) / key['epochs']) for epoch in range(key['epochs'])}
+    curve: list[float] = []
+
+    def measure(step: int) -> None:
+        if step in ends:
+            curve.append(accuracy(net, digits))
+
+    finite = train(net, digits, optimizer, steps, measure)
+    return {
+        'accuracy': curve[-1] if finite else accuracy(net, digits),
+        'curve': curve,
+        'finite': finite,
+        'seconds': round(time.monotonic() - start, 2),
+    }
+
+
+def table(results: list[dict], args: argparse.Namespace, digits: Digits) -> str:
+    """The table as Markdown, with the paper's numbers."""
+    column = 0 if args.network == 'vgg8' else 1
+    size = f' of {args.width} channels' if args.network == 'vgg8' else ''
+    lines = [
+        f'Accuracy (%) of {args.network}{size} after {args.epochs} epochs with {args.optimizer}, '
+        f'mean ± standard deviation and best of {args.runs} runs; the paper: MNIST, 60,000 digits.',
+        f'Data: {digits.description}',
+        '',
+        '| activation | mean | best | paper |',
+        '|---|---:|---:|---:|',
+    ]
+    for name in args.activations:
+        own = [r for r in results if r['act_cfg']['type'] == name]
+        values = [r['accuracy'] for r in own if r['finite']]
+        shown = [format_mean(values), f'{max(values):.2f}'] if values else ['not finite', '']
+        if values and len(values) < len(own):
+            shown[0] += f' ({len(own) - len(values)} not finite)'
+        lines.append(f'| {name} | {shown[0]} | {shown[1]} | {PAPER.get(name, ("", ""))[column]} |')
+    return '\n'.join(lines) + '\n'
+
+
+if __name__ == '__main__':
+    main()
