@@ -134,9 +134,7 @@ def study_parser(doc: str | None, results: Path, activations: Sequence[str] = ()
         results: File of the results by default.
         activations: Their types by default; none where there is no choice.
     """
-    parser = ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--data',
         metavar='DIR',

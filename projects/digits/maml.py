@@ -177,8 +177,7 @@ def adapt_and_judge(
         loss = F.cross_entropy(functional_call(net, adapted, (given,)), labels)
         gradients = torch.autograd.grad(loss, list(adapted.values()), create_graph=second_order)
         adapted = {
-            name: p - INNER_LR * g
-            for (name, p), g in zip(adapted.items(), gradients, strict=True)
+            name: p - INNER_LR * g for (name, p), g in zip(adapted.items(), gradients, strict=True)
         }
     answers = functional_call(net, adapted, (judged,))
     right = (answers.argmax(1) == labels).float().mean().item()

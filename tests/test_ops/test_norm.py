@@ -302,8 +302,9 @@ def test_shapes_and_strides_are_told(name):
         told = [mode.from_tensor(t.detach()) if torch.is_tensor(t) else t for t in given]
         with mode:
             fakes = op(*told)
-        for fake, result in zip(*((r if isinstance(r, tuple) else (r,)) for r in (fakes, results)),
-                                strict=True):
+        for fake, result in zip(
+            *((r if isinstance(r, tuple) else (r,)) for r in (fakes, results)), strict=True
+        ):
             assert (fake.dtype, fake.shape) == (result.dtype, result.shape)
             assert fake.stride() == result.stride()
 
