@@ -152,21 +152,18 @@ def test_every_command_answers_help(program, monkeypatch, capsys):
 
 def test_options_of_commands_are_known():
     """Of the projects' programs, whose parsers can be asked."""
-    from projects.digits import convergence, prune
+    from projects.digits import accuracy, convergence, initial, maml, prune, transfer
     from projects.ditac_toys import regression
 
-    parsers = {
-        'projects.digits.convergence': convergence.parse_args,
-        'projects.digits.prune': prune.parse_args,
-        'projects.ditac_toys.regression': regression.parse_args,
-    }
+    programs = (accuracy, convergence, initial, maml, prune, transfer, regression)
+    parsers = {program.__name__: program.parse_args for program in programs}
     asked = 0
     for run in RUNS:
         words = shlex.split(run)
         if words[:2] == ['python', '-m'] and words[2] in parsers:
             parsers[words[2]](words[3:])
             asked += 1
-    assert asked >= 8
+    assert asked >= 14
 
 
 def test_every_test_is_there():
