@@ -46,10 +46,9 @@ ROOT = Path(__file__).resolve().parents[2]
 ALL = sorted(
     p for p in (ROOT / 'configs').rglob('*.py') if p.parent.name not in ('_base_', 'conversion')
 )
-# Those of configs/matrix and configs/pretrain have tests of their own beside these.
-CONFIGS = [
-    p for p in ALL if not p.stem.startswith('td-hm') and p.parent.name not in ('matrix', 'pretrain')
-]
+# Those of configs/cifar, configs/matrix and configs/pretrain have tests of their own beside these.
+ELSEWHERE = ('cifar', 'matrix', 'pretrain')
+CONFIGS = [p for p in ALL if not p.stem.startswith('td-hm') and p.parent.name not in ELSEWHERE]
 TABLE3 = [p for p in CONFIGS if p.parent.name == 'pwlu']
 PUBLISHED = [p for p in ALL if p.parent.name != 'demo']
 ACTIVATION = dict(
