@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from marks import slow
+from processes import run_code
 
 from mmact.ops import has_kernel
 
@@ -17,6 +18,33 @@ from .utils import ROOT
 
 HEAD = '// Copyright (c) mmact contributors.\n'
 FILES = 5  # that a new op touches, its case apart
+
+
+# The op's Python as a module beside the others, which checks it in its eager form.
+EAGER = """
+import importlib.util, sys
+import torch
+import mmact.ops
+
+spec = importlib.util.spec_from_file_location('mmact.ops.parabola', sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = module
+spec.loader.exec_module(module)
+x, coefficients = torch.randn(2, 6, 3).double(), torch.randn(3, 2).double()
+tensors = [x.requires_grad_(), coefficients.requires_grad_()]
+a, b = coefficients.repeat_interleave(2, 0).T[:, :, None]
+torch.testing.assert_close(module.parabola(x, coefficients), a * x + b * x * x)
+assert torch.autograd.gradcheck(module.parabola, tensors)
+"""
+
+
+def test_the_python_of_the_docs_runs(tmp_path):
+    doc = (ROOT / 'docs/adding_an_activation.md').read_text()
+    file = tmp_path / 'parabola.py'
+    file.write_text(re.search(r'```python\n# mmact/ops/parabola.py\n(.+?)```', doc, re.DOTALL)[1])
+    code = f'import sys, warnings; warnings.simplefilter("ignore"); sys.argv = ["", {str(file)!r}]'
+    status, printed = run_code(tmp_path, code + EAGER)
+    assert status == 0, printed
 
 
 @slow
