@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from benchmark import environment, seconds, summary
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 import mmact
 from mmact.activations import Activation
@@ -126,7 +126,7 @@ def kept_bytes(model: nn.Module, iterate: Callable[[], Any]) -> int:
 
 def total(outputs: Any) -> Tensor:
     """A scalar that every output has a part in."""
-    floats = [t for t in tree_leaves(outputs) if isinstance(t, Tensor) and t.requires_grad]
+    floats = [t for t in tree_flatten(outputs)[0] if isinstance(t, Tensor) and t.requires_grad]
     return sum((t.float().mean() for t in floats), torch.zeros(()))
 
 

@@ -41,7 +41,7 @@ def runs(model, *inputs):
 # mmcv ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('order', itertools.permutations(('conv', 'norm', 'act')), ids='-'.join)
+@pytest.mark.parametrize('order', [*itertools.permutations(('conv', 'norm', 'act'))], ids='-'.join)
 @pytest.mark.parametrize('norm', [dict(type='BN'), dict(type='GN', num_groups=2), None])
 def test_conv_module_in_every_order(order, norm):
     """The side of the convolution on which the activation stands decides."""

@@ -26,7 +26,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, MODELS
 from mmengine.utils import get_installed_path
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from mmact.activations import (
     PAU,
@@ -317,7 +317,7 @@ def outputs_of(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     if hasattr(model, 'roi_head'):
         for head, size in ((model.roi_head.bbox_head, 7), (model.roi_head.mask_head, 14)):
             outputs.append(head(nn.functional.interpolate(features[0], (size, size))))
-    flat = tree_leaves(outputs)
+    flat = tree_flatten(outputs)[0]
     assert flat
     return flat
 
