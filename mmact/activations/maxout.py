@@ -92,9 +92,10 @@ class Maxout(ChannelActivation):
                 order = [0, 2, 3, 1]
         else:
             order = sorted(range(x.dim()), key=x.stride, reverse=True)
-        at = order.index(dim)
+        places = {d: place for place, d in enumerate(order)}
+        at = places[dim]
         y = x.permute(order).unflatten(at, (x.size(dim) // self.k, self.k)).amax(at + 1)
-        return y.permute([order.index(d) for d in range(x.dim())])
+        return y.permute([places[d] for d in range(x.dim())])
 
     def extra_repr(self) -> str:
         """Returns the settings, for print."""

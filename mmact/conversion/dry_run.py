@@ -336,9 +336,13 @@ def evaluating(model: nn.Module, training: bool = False) -> Iterator[None]:
     """
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    fast = torch.backends.mha.get_fastpath_enabled()
+    # PyTorch's fused layers do without the calls that are looked for. Before torch 2.2 nothing
+    # turns them off.
+    mha = getattr(torch.backends, 'mha', None)
+    fast = mha is not None and mha.get_fastpath_enabled()
     try:
-        torch.backends.mha.set_fastpath_enabled(False)
+        if fast:
+            mha.set_fastpath_enabled(False)
         model.train(training)
         for module in model.modules():
             if isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)):
@@ -346,7 +350,8 @@ def evaluating(model: nn.Module, training: bool = False) -> Iterator[None]:
         with torch.no_grad(), _seeded(model):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        if fast:
+            mha.set_fastpath_enabled(True)
         for module, mode in modes:
             module.training = mode
         for buffer, value in buffers:

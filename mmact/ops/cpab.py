@@ -537,7 +537,7 @@ def cpab(
             negative_slope are not as above.
     """
     parameters('cpab', dense_floats('cpab', 'x', x), theta=theta)
-    if theta.dim() != 2 or 0 in theta.shape:
+    if theta.dim() != 2 or not theta.numel():
         raise ValueError(
             f'cpab: theta must have shape (G, N - 1) with N >= 2 cells, got {tuple(theta.shape)}'
         )

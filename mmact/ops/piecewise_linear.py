@@ -87,7 +87,7 @@ def piecewise_linear(
     x = dense_floats('piecewise_linear', 'x', x)
     tables = dict(breakpoints=breakpoints, slopes=slopes, offsets=offsets)
     parameters('piecewise_linear', x, **tables)
-    if breakpoints.dim() != 2 or 0 in breakpoints.shape:
+    if breakpoints.dim() != 2 or not breakpoints.numel():
         raise ValueError(
             f'piecewise_linear: breakpoints must have shape (G, S) with S >= 1, '
             f'got {tuple(breakpoints.shape)}'

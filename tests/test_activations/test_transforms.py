@@ -247,8 +247,9 @@ def test_compiled(name):
     assert_near(compiled(x), act(x), 1e-12)
     kernels = {str(node.target).split('.')[0] for node in graphs[0].graph.nodes}
     assert ('mmact' in kernels) == (name not in PLAIN)
-    if name == 'FReLU':
-        return  # PyTorch cannot compile a jvp through batch_norm
+    # PyTorch cannot compile a jvp through batch_norm, and before torch 2.4 none.
+    if name == 'FReLU' or not hasattr(torch.library, 'register_autograd'):
+        return
 
     def forward_mode(x):
         return jvp(act, (x,), (tangent,))[1]

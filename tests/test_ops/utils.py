@@ -47,9 +47,10 @@ def cpu_supports(level: str) -> bool:
     """Whether this machine runs a level of ATEN_CPU_CAPABILITY that can be asked for."""
     own = [*CPU_LEVELS.values()].index(torch.backends.cpu.get_cpu_capability())
     # The capability of this process may have been lowered by the environment variable.
-    if own < 2 and torch.cpu._is_avx512_supported():
+    # Before torch 2.2 it does not tell what the CPU has.
+    if own < 2 and getattr(torch.cpu, '_is_avx512_supported', bool)():
         own = 2
-    elif own < 1 and torch.cpu._is_avx2_supported():
+    elif own < 1 and getattr(torch.cpu, '_is_avx2_supported', bool)():
         own = 1
     return [*CPU_LEVELS].index(level) <= own
 
