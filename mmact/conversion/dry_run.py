@@ -338,7 +338,7 @@ def evaluating(model: nn.Module, training: bool = False) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     # PyTorch's fused layers do without the calls that are looked for. Before torch 2.2 nothing
     # turns them off.
-    mha = getattr(torch.backends, 'mha', None)
+    mha: Any = getattr(torch.backends, 'mha', None)
     fast = mha is not None and mha.get_fastpath_enabled()
     try:
         if fast:
