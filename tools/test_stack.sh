@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 stack=${1:-}
 shift || true
 case $stack in
-  original) pythons='python3.11 python3.10' tests='tests/test_ops tests/test_activations tests/test_configs' ;;
+  original) pythons='python3.11 python3.10' tests='tests/test_ops tests/test_activations tests/test_configs tests/test_conversion' ;;
   oldest) pythons='python3.10 python3.11' tests='tests/test_ops tests/test_activations' ;;
   newest) pythons='python3.13 python3.12 python3.11' tests='tests/test_ops tests/test_activations' ;;
   *) echo "usage: $0 original|oldest|newest [arguments of pytest]" >&2 && exit 2 ;;
