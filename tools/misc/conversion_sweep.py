@@ -281,7 +281,7 @@ def _line(error: BaseException) -> str:
 
 def _short(text: str) -> str:
     """A message in one line, without where things are installed."""
-    text = re.sub(r'[^\s\'"(]*site-packages/', '', ' '.join(text.split()))
+    text = re.sub(r'[^\s\'"(]*(site-packages|pip-install-\w+/[^/]+)/', '', ' '.join(text.split()))
     return text.replace(f'{ROOT}/', '')
 
 
