@@ -16,10 +16,10 @@ channel, or for the layer, that starts at 1.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops._arguments import number
+from ..ops._compat import expm1_to_0
 from ..ops.reference import opmath_dtype
 from .base import ChannelActivation
 
@@ -92,14 +92,13 @@ class PDELU(ChannelActivation):
         # Both branches are finite with finite derivatives everywhere, also where they are not used:
         # 0 * inf in the backward of torch.where would be NaN.
         negative = value.clamp(max=0)
-        # Up to 0, elu is expm1, which ONNX does not have.
         if self.t == 1:
-            deformed = F.elu(negative)
+            deformed = expm1_to_0(negative)
         else:
             # exp_t(x) - 1 without cancellation near 0. The bracket stops one rounding above 0,
             # where log1p and its derivative are finite.
             excess = ((1 - self.t) * negative).clamp(min=torch.finfo(dtype).eps - 1)
-            deformed = F.elu(torch.log1p(excess) / (1 - self.t))
+            deformed = expm1_to_0(torch.log1p(excess) / (1 - self.t))
         return torch.where(value > 0, value, alpha * deformed).to(x.dtype)
 
     def extra_repr(self) -> str:

@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+import torch.onnx
 
 #: PyTorch's version, (major, minor).
 VERSION = tuple(int(part) for part in torch.__version__.split('.')[:2])
@@ -87,6 +89,14 @@ def _unravel_index(index: torch.Tensor, shape: tuple[int, ...]) -> tuple[torch.T
         index = index // size
     return tuple(reversed(result))
 
+
+def _expm1_to_0(x: torch.Tensor) -> torch.Tensor:
+    """torch 2.1, whose elu is exp(x) - 1, which cancels near 0."""
+    return F.elu(x) if torch.onnx.is_in_onnx_export() else torch.expm1(x)
+
+
+# exp(x) - 1 of numbers up to 0, by an operation that ONNX has.
+expm1_to_0 = F.elu if VERSION >= (2, 2) else _expm1_to_0
 
 unravel_index = getattr(torch, 'unravel_index', _unravel_index)
 

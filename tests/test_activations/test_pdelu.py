@@ -11,7 +11,6 @@ from test_ops.utils import LAYOUTS, assert_near, per_channel, random_tensor
 from torch.func import functional_call
 
 from mmact.activations import PDELU
-from mmact.ops._compat import VERSION
 
 
 def make_pdelu(channels=4, **kwargs):
@@ -69,7 +68,6 @@ def test_far_below(t, dtype):
     assert act.alpha.grad.isfinite().all()
 
 
-@pytest.mark.skipif(VERSION < (2, 2), reason="PyTorch's own ELU cancels before torch 2.2")
 def test_accurate_near_zero():
     """No cancellation in exp_t(x) - 1: the relative error is float32's."""
     x = -torch.logspace(-30, -1, 100)

@@ -115,10 +115,9 @@ BUILT = {_form(run): run for run in WITH_OPTIONS if 'efficientnet' not in run}
 @pytest.mark.parametrize('run', every_second(BUILT.values()))
 def test_options_build(run):
     """Configs as they stand are built by other tests of this folder."""
-    if 'RReLU' in run and VERSION < (2, 2):
-        pytest.skip('RReLU has no shape function before torch 2.2')
     cfg = _with_options(run)
-    with torch.device('meta'):
+    # RReLU has no shape function before torch 2.2.
+    with torch.device('cpu' if 'RReLU' in run and VERSION < (2, 2) else 'meta'):
         backbone = MODELS.build(cfg.model.backbone)
         backbone.eval()  # MMDetection's ResNet returns nothing
         features = backbone(torch.empty(1, 3, 64, 64))[-1]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._compat import expm1_to_0
 from ._common import group_sum, opmath_dtype, per_group
 
 
@@ -20,8 +21,7 @@ def xielu(x: Tensor, raw_p: Tensor, raw_n: Tensor, beta: float, channel_dim: int
     # Each half is 0 on the other's side. At 0 the derivative is that of the lower one, beta.
     above, below = F.relu(value), value.clamp(max=0)
     y = above * (alpha_p * above + beta)
-    # Up to 0, elu is expm1, which ONNX does not have.
-    return (y + ((beta + excess) * F.elu(below) - excess * below)).to(x.dtype)
+    return (y + ((beta + excess) * expm1_to_0(below) - excess * below)).to(x.dtype)
 
 
 def xielu_bwd(
