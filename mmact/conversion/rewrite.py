@@ -15,6 +15,7 @@ import __future__
 import ast
 import copy
 import functools
+import gc
 import linecache
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -105,12 +106,28 @@ def _end(node: ast.expr | ast.stmt) -> tuple[int, int]:
     return node.end_lineno or 0, node.end_col_offset or 0
 
 
+def _parse(source: str) -> ast.Module:
+    """Returns the tree of a source, parsed without the garbage collector.
+
+    Python before 3.11.8 counts the depth of all its parses in one place: if a collection in the
+    middle runs a finaliser, or lets another thread run, that parses too (each traceback of Python
+    3.11 does), the count is wrong and ``SystemError`` follows (CPython issue 106905).
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return ast.parse(source)
+    finally:
+        if collects:
+            gc.enable()
+
+
 @functools.lru_cache(maxsize=256)
 def _functions(filename: str) -> dict[int, ast.FunctionDef]:
     """The functions of a file by the line where they or their decorators begin."""
     source = ''.join(linecache.getlines(filename))
     try:
-        tree = ast.parse(source)
+        tree = _parse(source)
     except SyntaxError:
         return {}
     return {

@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """mmact.convert on models of torchvision and on small ones that hold one difficulty each."""
 
+import ast
 import copy
+import gc
 import json
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -203,6 +206,26 @@ def test_inputs_that_are_changed_in_place(act, view):
     (acts[1](z.clone()) + 2 * z).square().sum().backward()
     for (name, p), q in zip(model.named_parameters(), loaded.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, msg=lambda text, name=name: f'{name}: {text}')
+
+
+def test_source_is_parsed_while_finalisers_parse_too():
+    """CPython before 3.11.8 mixes up the depths of two parses, ours and a collection's."""
+    rewrite = sys.modules['mmact.conversion.rewrite']
+    rewrite._functions.cache_clear()
+
+    def collection(phase, info):
+        ast.parse('f(1)')
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(collection)
+    gc.set_threshold(1)
+    try:
+        functions = rewrite._functions(F.__file__)
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(collection)
+    assert 'relu' in [node.name for node in functions.values()]
+    assert gc.isenabled()
 
 
 def test_functions():
