@@ -7,6 +7,7 @@ from __future__ import annotations
 import errno
 import importlib
 import pickle
+import re
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,11 +31,12 @@ def _method(owner: Any, name: str) -> Any:
 _multiarray: Any = importlib.import_module(
     'numpy._core.multiarray' if hasattr(np, '_core') else 'numpy.core.multiarray'
 )
-#: What MMEngine's checkpoints hold besides tensors, numbers and text: its logs, as NumPy's arrays.
+#: What MMEngine's checkpoints hold besides tensors, numbers and text: its logs, and what a data set
+#: says of itself, as NumPy's arrays of numbers and text.
 SAFE: list[Any] = [
     (_method, 'builtins.getattr'),
-    *(HistoryBuffer, np.ndarray, np.dtype, _multiarray._reconstruct, _multiarray.scalar),
-    *{type(np.dtype(kind)) for kind in ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')},
+    *(HistoryBuffer, bytes, np.ndarray, np.dtype, _multiarray._reconstruct, _multiarray.scalar),
+    *{type(np.dtype(code)) for code in np.typecodes['All'] if code not in 'OV'},
 ]
 
 
@@ -65,7 +67,8 @@ def load_checkpoint_file(path: str, map_location: Any = 'cpu') -> Any:
         with _safe_globals():
             return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        name = str(error).partition('GLOBAL ')[2].split(' ')[0] or 'what is not told'
+        found = re.search(r'GLOBAL (\S+)|got (<class .*?>)', str(error))
+        name = (found and (found[1] or found[2])) or 'what is not told'
         raise CheckpointError(
             f'checkpoint {path} holds other objects than tensors, numbers and text ({name}); '
             f'loading them could run any code. If you trust it, keep its weights alone: '

@@ -5,6 +5,7 @@
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -65,6 +66,33 @@ def test_checkpoints_of_mmengine(tmp_path):
     again = MessageHub.get_instance('again')
     again.load_state_dict(loaded['message_hub'])
     assert again.get_scalar('train/loss').mean() == 1
+
+
+@pytest.mark.parametrize('package', ['mmdet', 'mmseg', 'mmpose', 'mmpretrain'])
+def test_what_data_sets_say_of_themselves(package, tmp_path):
+    """MMPose's have colours and weights of key points as arrays of several dtypes."""
+    datasets = pytest.importorskip(f'{package}.datasets')
+    path, arrays = tmp_path / 'epoch_1.pth', 0
+    for name, cls in vars(datasets).items():
+        meta = getattr(cls, 'METAINFO', None)
+        if not meta:
+            continue
+        if 'from_file' in meta:
+            meta = datasets.datasets.utils.parse_pose_metainfo(dict(meta))
+        torch.save(dict(meta=dict(dataset_meta=meta)), path)
+        loaded = load_checkpoint_file(str(path))['meta']['dataset_meta']
+        assert repr(loaded) == repr(meta), name
+        arrays += sum(isinstance(value, np.ndarray) for value in meta.values())
+    assert bool(arrays) == (package == 'mmpose')
+
+
+@pytest.mark.parametrize('code', [c for c in np.typecodes['All'] if c not in 'OV'])
+def test_arrays(code, tmp_path):
+    array = np.zeros(3, code)
+    torch.save(dict(a=array, b=array[0]), tmp_path / 'a.pth')
+    loaded = load_checkpoint_file(str(tmp_path / 'a.pth'))
+    np.testing.assert_array_equal(loaded['a'], array)
+    assert loaded['b'] == array[0] or np.isnat(array[0])
 
 
 def test_a_part_of_a_checkpoint(tmp_path):
