@@ -40,7 +40,7 @@ from projects.digits.training import check_activations
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(__file__).with_name('study.jsonl')
 WORK = Path('work_dirs/choosing')
-ACTIVATIONS = ('ReLU', 'Swish', 'PWLU', 'AReLU', 'PAU', 'DiTAC', 'DyReLUB', 'DyReLUC')
+ACTIVATIONS = ('ReLU', 'SiLU', 'PWLU', 'AReLU', 'PAU', 'DiTAC', 'DyReLUB', 'DyReLUC')
 STARTS = ('scratch', 'converted')
 
 
@@ -133,12 +133,14 @@ def config(key: dict) -> Config:
     scratch = key['start'] == 'scratch'
     model = cfg.model
     arguments = {}  # of the conversion that a demo has for what no act_cfg reaches
-    if model.type == 'mmact.Converted':
+    demo_converts = model.type == 'mmact.Converted'
+    if demo_converts:
         names = model.keys() & inspect.signature(Converted).parameters.keys()
         arguments = {name: model.pop(name) for name in names}
         model.type = arguments.pop('original')
+        del arguments['act_cfg']
     set_act_cfg(model, act_cfg if scratch else dict(type='ReLU'))
-    if key['activation'] != 'ReLU' and (arguments or not scratch):
+    if key['activation'] != 'ReLU' and (demo_converts or not scratch):
         model.update(arguments if scratch else {})
         model.update(type='mmact.Converted', original=model.type, act_cfg=act_cfg)
 

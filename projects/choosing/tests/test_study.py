@@ -35,7 +35,7 @@ def kinds(task, activation, start):
 def test_every_place_has_the_activation(task):
     relu = kinds(task, 'ReLU', 'scratch')
     assert set(relu) == {'ReLU'} and kinds(task, 'ReLU', 'converted') == relu
-    assert kinds(task, 'PWLU', 'scratch')['PWLU'] >= relu['ReLU']
+    assert kinds(task, 'SiLU', 'scratch')['SiLU'] >= relu['ReLU']
     # Maps of 1 x 1 in the pyramid's pooling keep their ReLU.
     assert kinds(task, 'PWLU', 'converted')['PWLU'] >= 0.9 * relu['ReLU']
 
@@ -90,13 +90,14 @@ def test_one_training_of_each_start(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_coco(tmp_path / 'data/mini_coco', num_train=32, num_val=4, size=(96, 96), quiet=True)
     results = tmp_path / 'results.jsonl'
-    arguments = ['--tasks', 'pose', '--activations', 'ReLU', 'PAU', '--runs', '1', '--length', '0.1']
-    study.main([*arguments, '--results', str(results)])
+    arguments = ['--tasks', 'pose', '--activations', 'ReLU', 'PAU', '--runs', '1']
+    arguments += ['--length', '0.1', '--results', str(results)]
+    study.main(arguments)
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     assert len(lines) == 4
     assert all(line['result']['cpu_seconds'] > 0 for line in lines)
     folder = study.work_dir(lines[0]['key'])
     weights = CheckpointLoader.load_checkpoint((folder / 'last_checkpoint').read_text())
     assert weights['meta']['epoch'] == 2
-    study.main([*arguments, '--results', str(results)])
+    study.main(arguments)
     assert '4 of 4 runs are there already' in capsys.readouterr().out
