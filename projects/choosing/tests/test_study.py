@@ -34,7 +34,8 @@ def kinds(task, activation, start):
 @pytest.mark.parametrize('task', study.TASKS)
 def test_every_place_has_the_activation(task):
     relu = kinds(task, 'ReLU', 'scratch')
-    assert set(relu) == {'ReLU'} and kinds(task, 'ReLU', 'converted') == relu
+    assert set(relu) == {'ReLU'}
+    assert kinds(task, 'ReLU', 'converted') == relu
     assert kinds(task, 'SiLU', 'scratch')['SiLU'] >= relu['ReLU']
     # Maps of 1 x 1 in the pyramid's pooling keep their ReLU.
     assert kinds(task, 'PWLU', 'converted')['PWLU'] >= 0.9 * relu['ReLU']
@@ -46,10 +47,12 @@ def test_lengths(task):
     more = study.config(key(task, 'PWLU', 'converted'))
     unit = 'max_iters' if 'max_iters' in whole.train_cfg else 'max_epochs'
     length = whole.train_cfg[unit]
-    assert half.train_cfg[unit] == length // 2 and more.train_cfg[unit] == length // 4
+    assert half.train_cfg[unit] == length // 2
+    assert more.train_cfg[unit] == length // 4
     assert half.train_cfg.val_interval == length // 2
     assert [2 * s.end for s in half.param_scheduler] == [s.end for s in whole.param_scheduler]
-    assert whole.custom_hooks[0].phase1 == length // 4 and not more.custom_hooks
+    assert whole.custom_hooks[0].phase1 == length // 4
+    assert not more.custom_hooks
     lr = whole.optim_wrapper.optimizer.lr
     assert more.optim_wrapper.optimizer.lr == pytest.approx(lr / 10)
 
