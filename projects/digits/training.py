@@ -188,6 +188,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     steps: Sequence[Tensor],
     after_step: Callable[[int], None] = lambda step: None,
+    losses: list[float] | None = None,
 ) -> bool:
     """Trains with cross-entropy.
 
@@ -197,6 +198,7 @@ def train(
         optimizer: Of the network's parameters.
         steps: Indices of the training images of each step.
         after_step: Called with the number of steps done, after each.
+        losses: Gets the loss of each step, before ``after_step`` is called.
 
     Returns:
         Whether the loss stayed finite; training stops at the first step at which it is not.
@@ -210,6 +212,8 @@ def train(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if losses is not None:
+            losses.append(loss.item())
         after_step(number)
     return True
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from marks import slow
+from matplotlib import pyplot as plt
 from torch import nn
 
 pytest.importorskip('mmcv')
@@ -475,9 +476,45 @@ def test_accuracy_of_lenet(stripes, tmp_path, capsys):
     rows = [line.split('|') for line in table.splitlines() if line.startswith('| PAU')]
     assert float(rows[0][3]) > 70
     entries = [json.loads(line)['result'] for line in results.read_text().splitlines()]
-    assert [len(entry['curve']) for entry in entries] == [12] * 4
+    for entry in entries:
+        assert len(entry['curve']) == len(entry['losses']) == 12
+        assert entry['losses'][-1] < entry['losses'][0] / 2 < 1.5
     small = ['--network', 'vgg8', '--width', '4', '--epochs', '1', '--activations', 'ReLU']
     assert 'vgg8 of 4 channels' in again(accuracy, [*arguments[:4], *arguments[6:], *small], capsys)
+
+
+def test_how_often_pau_is_as_good():
+    runs = {'PAU': [97, 95, 90], 'RPAU': [96, 96, 99], 'ReLU': [97, 97, 98], 'Swish': [98, 90, 95]}
+    results = [
+        dict(act_cfg=dict(type=name), seed=seed, accuracy=value, finite=(name, seed) != ('RPAU', 2))
+        for name, values in runs.items()
+        for seed, value in enumerate(values)
+    ]
+    assert accuracy.as_good(results, 'ReLU') == '1 of 3'
+    assert accuracy.as_good(results, 'Swish') == '1 of 3'
+    assert accuracy.as_good(results[:6], 'PAU') == ''
+    assert accuracy.as_good(results[6:], 'ReLU') == ''
+
+
+def test_curves_of_accuracy_are_drawn(tmp_path, monkeypatch):
+    """Loss too, unless a run of an older version has none; runs that were not finite are not."""
+    monkeypatch.setattr(plt, 'close', lambda figure: None)
+    runs = [('PAU', [80.0, 90.0]), ('PAU', [90.0, 92.0]), ('SLAF', [10.0]), ('AReLU', [70.0, 71.0])]
+    results = [
+        dict(act_cfg=dict(type=name), curve=c, losses=[2.0, 1.0], finite=len(c) == 2)
+        for name, c in runs
+    ]
+    accuracy.draw(results, tmp_path / 'both.png', 'digits')
+    curves, losses = plt.gcf().axes
+    assert [line.get_label() for line in curves.lines] == ['PAU', 'AReLU']
+    assert curves.lines[0].get_ydata().tolist() == [85, 91]
+    band = curves.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((85 - 50**0.5, 91 + 2**0.5))
+    assert len(losses.lines) == 2
+    del results[0]['losses']
+    accuracy.draw(results, tmp_path / 'one.png', 'digits')
+    assert len(plt.gcf().axes) == 1
+    assert (tmp_path / 'one.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_transfer(stripes, tmp_path, capsys, monkeypatch):
