@@ -1,9 +1,10 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""Curves of learned activation functions: Figure 7 of the PWLU paper.
+"""Curves of learned activation functions: Figure 7 of the PWLU paper, Figure 3 of the PAU paper.
 
-Paper: Zhou, Zhu, Zhong, Learning specialized activation functions with the Piecewise Linear Unit,
-ICCV 2021, section 4.7.
+Papers: Zhou, Zhu, Zhong, Learning specialized activation functions with the Piecewise Linear Unit,
+ICCV 2021, section 4.7; Molina, Schramowski, Kersting, Padé Activation Units: End-to-end Learning of
+Flexible Activation Functions in Deep Networks, ICLR 2020, sections 3.2 and 4.2.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mmact.activations import RPAU
 from mmact.ops._arguments import one_of, positive
 
 from .alignment import BOUNDS, check_samples, has_bounds, input_quantiles
@@ -42,7 +44,8 @@ def plot_functions(
     the farthest, and evenly spaced ranks between. Markers stand at their bounds, where the layer
     has some; ReLU is dashed. Behind, in grey, lies the input of the channels drawn: its histogram
     if it is given, else, for layers that keep running statistics, the normal distribution of that
-    mean and standard deviation.
+    mean and standard deviation. Around the functions of RPAU, bands show all values that they take
+    under the noise of training (Figure 3 of the PAU paper).
 
     Args:
         model: A model, whose scalar activations are drawn, or modules of any class by name.
@@ -120,16 +123,25 @@ def _draw_layer(axes: Axes, module: nn.Module, samples: Tensor | None, num_funct
     bounds = _bounds(module)
     if bounds is not None:
         heights = evaluate(module, bounds)
+    shown = curves
+    if isinstance(module, RPAU):
+        lowest, highest = (edge[chosen] for edge in noise_band(module, grid))
+        for color, *edges in zip(colors, lowest, highest, strict=True):
+            axes.fill_between(grid, *edges, color=color, alpha=0.4, linewidth=0, zorder=1)
+        shown = torch.cat([curves, lowest, highest])
+        shown = shown[shown.isfinite()]
     for color, channel, curve in zip(colors, chosen, curves, strict=True):
         label = 'all' if channel_count(module) == 1 else str(channel)
-        axes.plot(grid, curve, color=color, linewidth=1.4, label=label, zorder=3)
+        # The noise of 1 % that is usual is narrow.
+        width = 0.7 if isinstance(module, RPAU) else 1.4
+        axes.plot(grid, curve, color=color, linewidth=width, label=label, zorder=3)
         if bounds is not None:
             axes.plot(
                 bounds[channel], heights[channel], 'o', color=color, markersize=4.5,
                 markeredgecolor='white', markeredgewidth=0.6, zorder=4,
             )  # fmt: skip
     axes.set_xlim(low, high)
-    bottom, top = min(curves.min().item(), 0.0), max(curves.max().item(), high, 0.0)
+    bottom, top = min(shown.min().item(), 0.0), max(shown.max().item(), high, 0.0)
     axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
     axes.locator_params(nbins=6)
     axes.tick_params(labelsize=7)
@@ -137,6 +149,38 @@ def _draw_layer(axes: Axes, module: nn.Module, samples: Tensor | None, num_funct
         title='channel', title_fontsize=6, fontsize=6, frameon=False, handlelength=1.2,
         labelspacing=0.2, loc='upper left', bbox_to_anchor=(1.0, 1.02), borderpad=0.1,
     )  # fmt: skip
+
+
+def noise_band(layer: RPAU, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what an RPAU can give in training: all values under its noise (Eq. 3).
+
+    Args:
+        layer: The layer, with C functions.
+        x: Points, (G,).
+
+    Returns:
+        The lowest and the highest value of each function, (C, G), float64; NaN where the
+        denominator may be 0, as it may with version N.
+    """
+    x = x.detach().to('cpu', torch.float64).view(-1, 1)
+
+    def interval(name: str, first_power: int) -> tuple[Tensor, Tensor]:
+        factors = layer.rows(name).detach().to('cpu', torch.float64).unsqueeze(1)
+        terms = factors * x ** torch.arange(first_power, first_power + factors.size(2))
+        if name == 'denominator' and layer.version == 'A':
+            terms = terms.abs()
+        middle, spread = terms.sum(2), layer.alpha * terms.abs().sum(2)
+        return middle - spread, middle + spread
+
+    numerator = interval('numerator', 0)
+    low, high = interval('denominator', 0 if layer.version == 'C' else 1)
+    if layer.version in 'BC':  # of absolute values
+        low, high = torch.maximum(low, -high).clamp(min=0), torch.maximum(-low, high)
+    constant = 0.1 if layer.version == 'C' else 1.0
+    low, high = constant + low, constant + high
+    ends = torch.stack([p / q for p in numerator for q in (low, high)])
+    ends[:, low * high <= 0] = torch.nan
+    return ends.amin(0), ends.amax(0)
 
 
 def _bounds(module: nn.Module) -> Tensor | None:
@@ -230,6 +274,8 @@ def _draw_key(figure: Figure, modules: Iterable[nn.Module], measured: bool) -> N
         entries.append(
             Line2D([], [], color='0.3', marker='o', markersize=4.5, linestyle='', label='bounds')
         )
+    if any(isinstance(module, RPAU) for module in modules):
+        entries.append(Patch(color='C0', alpha=0.4, lw=0, label='noise of training'))
     if measured or any(map(_has_statistics, modules)):
         label = 'input of these channels'
         if not measured:

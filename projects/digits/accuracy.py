@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Accuracy of LeNet and VGG-8 with different activations, on digits or Fashion-MNIST.
 
-Tables 2 and 5 and Figures 2, 6 and 7 of the PAU paper (sections 4.1, 4.6 and A.3): 100 epochs in
-batches of 256, Adam with a learning rate of 0.002 or SGD with 0.01 and momentum 0.5, no weight
-decay, five runs. The paper does not say which of the two a column is of, nor how pictures of 28 x
-28 pixels get the 32 x 32 that its sizes add up for: here zeros are put around them. --data DIR may
-be a folder of Fashion-MNIST's files, which have the names of MNIST's. Table 5 does not say how it
-counts; most of its sums are 42, which are five runs of 8 models, and two accuracies on ImageNet.
+Tables 2 and 5 and Figures 2, 3, 6 and 7 of the PAU paper (sections 4.1, 4.2, 4.6 and A.3): 100
+epochs in batches of 256, Adam with a learning rate of 0.002 or SGD with 0.01 and momentum 0.5, no
+weight decay, five runs. The paper does not say which of the two a column is of, nor how pictures of
+28 x 28 pixels get the 32 x 32 that its sizes add up for: here zeros are put around them. --data DIR
+may be a folder of Fashion-MNIST's files, which have the names of MNIST's. Table 5 does not say how
+it counts; most of its sums are 42, which are five runs of 8 models, and two accuracies on ImageNet.
 Here a run is compared with the better of PAU and RPAU from the same seed. Run it again to continue
 after an interruption; results are in a file of this folder.
 """
@@ -23,7 +23,9 @@ from statistics import mean
 
 import torch
 
-from mmact.cli import one_line_errors
+from mmact.activations import PAU, RPAU
+from mmact.cli import UserError, one_line_errors
+from mmact.visualization import plot_functions
 
 from .data import Digits, load_digits
 from .journal import Journal, complete, format_mean, positive, study_parser
@@ -83,6 +85,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--picture', type=Path, metavar='PNG', help='draw the curves (default: no picture)'
     )
+    parser.add_argument(
+        '--functions',
+        type=Path,
+        metavar='PNG',
+        help='draw the functions that the first run with RPAU learned (default: no picture)',
+    )
     return parser.parse_args(argv)
 
 
@@ -117,6 +125,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.picture:
         draw(results, args.picture, f'{digits.name}, {args.network}, {args.optimizer}')
         print('written:', args.picture)
+    if args.functions:
+        with one_line_errors():
+            draw_functions(results, args.functions)
+        print('written:', args.functions)
 
 
 def build(key: dict) -> PlainNet:
@@ -135,7 +147,9 @@ def run(key: dict, digits: Digits) -> dict:
 
     Returns:
         ``accuracy`` in % at the end; ``curve``, that after each epoch; ``losses``, the mean
-        training loss of each epoch's steps; ``finite``, whether the loss stayed so; ``seconds``.
+        training loss of each epoch's steps; ``finite``, whether the loss stayed so; ``seconds``;
+        ``coefficients`` of PAU and RPAU, for each layer those of the numerator and those of the
+        denominator, else an empty list.
     """
     start = time.monotonic()
     torch.manual_seed(key['seed'])
@@ -161,6 +175,11 @@ def run(key: dict, digits: Digits) -> dict:
         'losses': losses,
         'finite': finite,
         'seconds': round(time.monotonic() - start, 2),
+        'coefficients': [
+            [[round(c, 6) for c in p.tolist()] for p in layer.parameters()]
+            for layer in net.activations
+            if isinstance(layer, PAU)
+        ],
     }
 
 
@@ -264,6 +283,28 @@ def draw(results: list[dict], path: Path, title: str) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def draw_functions(results: list[dict], path: Path) -> None:
+    """Draws the RPAUs that a network learned, with their noise (Figure 3).
+
+    Args:
+        results: Runs, each with its key and result; the first with RPAU is drawn.
+        path: The picture to write.
+
+    Raises:
+        UserError: If there is none, or it is of an older version, which kept no coefficients.
+    """
+    runs = [r for r in results if r['act_cfg']['type'] == 'RPAU' and r.get('coefficients')]
+    if not runs:
+        raise UserError('--functions needs a run with RPAU whose coefficients were kept')
+    layers = {}
+    for number, coefficients in enumerate(runs[0]['coefficients'], start=1):
+        layer = RPAU()
+        for parameter, values in zip(layer.parameters(), coefficients, strict=True):
+            parameter.data = torch.tensor(values)
+        layers[f'layer {number}'] = layer
+    plot_functions(layers, title='Learned RPAUs').savefig(path, dpi=150)
 
 
 if __name__ == '__main__':

@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mmact.activations import PWLU
+from mmact.activations import PAU, PWLU, RPAU
 from mmact.visualization import alignment_iou, input_quantiles, plot_alignment, plot_functions
+from mmact.visualization.functions import noise_band
 from mmact.visualization.layers import evaluate
 
 
@@ -171,6 +172,40 @@ def test_any_scalar_module_can_be_drawn():
         torch.from_numpy(y), nn.functional.gelu(torch.from_numpy(x)), atol=1e-9, rtol=0
     )
     assert len(curves_of(panels_of(figure)[1])) == 4
+
+
+# Figure 3 of the PAU paper
+
+
+@pytest.mark.parametrize('version', 'ABCN')
+def test_the_band_is_what_an_rpau_gives_in_training(version):
+    torch.manual_seed(3)
+    layer = RPAU(m=1, n=2, init='relu', version=version, alpha=0.3, num_groups=2, num_channels=2)
+    for parameter in layer.parameters():
+        parameter.data.uniform_(-1, 1)
+    x = torch.linspace(-3, 3, 13)
+    lowest, highest = noise_band(layer, x)
+    seen = torch.cat([layer.train()(x.expand(20000, 2, -1)), layer.eval()(x.expand(1, 2, -1))])
+    seen = seen.double()
+    poles = lowest.isnan()
+    assert bool(poles.any()) == (version == 'N')
+    # No value is outside, and those of 20,000 draws come near the ends, but for those near poles.
+    room = 0.25 * (highest - lowest) + 1e-6
+    for found, end, sign in ((seen.amin(0), lowest, 1), (seen.amax(0), highest, -1)):
+        gap = sign * (found - end)[~poles]
+        assert (gap > -1e-6).all()
+        assert version == 'N' or (gap < room[~poles]).all()
+
+
+def test_rpau_is_drawn_with_its_band():
+    figure = plot_functions({'r': RPAU(alpha=0.1), 'p': PAU(), 'n': RPAU(version='N', alpha=0.9)})
+    random, plain, poles = panels_of(figure)
+    band = random.collections[0].get_paths()[0].vertices
+    lowest, highest = noise_band(RPAU(alpha=0.1), torch.tensor([3.0]))
+    at_3 = band[np.abs(band[:, 0] - 3).argsort()[:2], 1]
+    np.testing.assert_allclose(sorted(at_3), [lowest.item(), highest.item()], rtol=0.02)
+    assert not plain.collections
+    assert np.isfinite(poles.get_ylim()).all()
 
 
 def test_functions_errors():

@@ -19,6 +19,7 @@ from torch import nn
 
 pytest.importorskip('mmcv')
 
+from mmact.activations import RPAU
 from projects.digits import accuracy, convergence, initial, maml, prune, transfer
 from projects.digits.data import load_digits
 from projects.digits.journal import Journal
@@ -479,8 +480,30 @@ def test_accuracy_of_lenet(stripes, tmp_path, capsys):
     for entry in entries:
         assert len(entry['curve']) == len(entry['losses']) == 12
         assert entry['losses'][-1] < entry['losses'][0] / 2 < 1.5
+    assert [len(entry['coefficients']) for entry in entries] == [4, 0] * 2
+    with pytest.raises(SystemExit):
+        accuracy.main([*arguments, '--activations', 'AReLU', '--functions', 'none.png'])
+    assert 'needs a run with RPAU' in capsys.readouterr().err
     small = ['--network', 'vgg8', '--width', '4', '--epochs', '1', '--activations', 'ReLU']
     assert 'vgg8 of 4 channels' in again(accuracy, [*arguments[:4], *arguments[6:], *small], capsys)
+
+
+def test_learned_rpaus_are_drawn(stripes, tmp_path, capsys, monkeypatch):
+    drawn = []
+    plot = accuracy.plot_functions
+    spy = lambda *args, **kwargs: drawn.append(args) or plot(*args, **kwargs)  # noqa: E731
+    monkeypatch.setattr(accuracy, 'plot_functions', spy)
+    results, picture = tmp_path / 'results.jsonl', tmp_path / 'functions.png'
+    arguments = ['--data', stripes, '--runs', '1', '--epochs', '2', '--results', str(results)]
+    accuracy.main([*arguments, '--activations', 'RPAU', '--functions', str(picture)])
+    assert picture.read_bytes().startswith(b'\x89PNG')
+    kept = json.loads(results.read_text())['result']['coefficients']
+    layers = list(drawn[0][0].values())
+    for layer, (numerator, denominator) in zip(layers, kept, strict=True):
+        assert layer.numerator.tolist() == pytest.approx(numerator)
+        assert layer.denominator.tolist() == pytest.approx(denominator)
+    # Trained, and so no longer as they started.
+    assert layers[0].numerator.tolist() != pytest.approx(RPAU().numerator.tolist())
 
 
 def test_how_often_pau_is_as_good():
