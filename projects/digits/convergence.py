@@ -21,8 +21,8 @@ from mmengine.config import Config
 
 from mmact.cli import one_line_errors
 
-from .data import PACKAGED, Digits, load_digits
-from .journal import Journal, complete, positive
+from .data import Digits, load_digits
+from .journal import Journal, complete, data_parser, positive
 from .report import TABLE1, Table, draw_curves
 from .training import MNISTConv, accuracy, batches, check_activations, train
 
@@ -41,15 +41,7 @@ OPTIMIZERS = {
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--data',
-        metavar='DIR',
-        help=f"folder with MNIST's idx files, or {' or '.join(PACKAGED)} (default: the first of "
-        'these two that is installed)',
-    )
+    parser = data_parser(__doc__)
     parser.add_argument(
         '--activations',
         nargs='+',

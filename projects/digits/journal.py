@@ -126,13 +126,11 @@ def complete(
     return results
 
 
-def study_parser(doc: str | None, results: Path, activations: Sequence[str] = ()) -> ArgumentParser:
-    """A parser of what every study takes: data, runs, the results' file, perhaps activations.
+def data_parser(doc: str | None) -> ArgumentParser:
+    """A parser of the option that every program has: the data.
 
     Args:
         doc: The program's docstring.
-        results: File of the results by default.
-        activations: Their types by default; none where there is no choice.
     """
     parser = ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -141,6 +139,18 @@ def study_parser(doc: str | None, results: Path, activations: Sequence[str] = ()
         help=f"folder with MNIST's idx files, or {' or '.join(PACKAGED)} (default: the first of "
         'these two that is installed)',
     )
+    return parser
+
+
+def study_parser(doc: str | None, results: Path, activations: Sequence[str] = ()) -> ArgumentParser:
+    """A parser of what every study takes: data, runs, the results' file, perhaps activations.
+
+    Args:
+        doc: The program's docstring.
+        results: File of the results by default.
+        activations: Their types by default; none where there is no choice.
+    """
+    parser = data_parser(doc)
     if activations:
         parser.add_argument(
             '--activations',

@@ -36,8 +36,8 @@ from mmengine.config import Config
 
 from mmact.cli import UserError, one_line_errors
 
-from .data import PACKAGED, Digits, load_digits
-from .journal import Journal, Progress, format_mean, mean_and_std, positive
+from .data import Digits, load_digits
+from .journal import Journal, Progress, data_parser, format_mean, mean_and_std, positive
 from .training import WIDTHS, MNISTConv, accuracy, batches, check_activations, num_parameters, train
 
 BATCH_SIZE = 64
@@ -50,15 +50,7 @@ DECAY = 0.02  # last learning rate / first
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        '--data',
-        metavar='DIR',
-        help=f"folder with MNIST's idx files, or {' or '.join(PACKAGED)} (default: the first of "
-        'these two that is installed)',
-    )
+    parser = data_parser(__doc__)
     parser.add_argument(
         '--activations',
         nargs='+',

@@ -20,7 +20,7 @@ from torch import nn
 pytest.importorskip('mmcv')
 
 from mmact.activations import RPAU
-from projects.digits import accuracy, convergence, initial, maml, prune, transfer
+from projects.digits import accuracy, convergence, initial, maml, maps, prune, transfer
 from projects.digits.data import load_digits
 from projects.digits.journal import Journal
 from projects.digits.report import FIXED, LEARNED, PAPER_COLUMNS, TABLE1, Table
@@ -563,6 +563,39 @@ def test_a_study_of_initial_values(stripes, tmp_path, capsys, monkeypatch):
     assert entry['result']['steps'] == [0, 1, 2, 3, 4, 5]
     assert entry['result']['alphas'][0] == [entry['key']['alpha']] * 3
     assert entry['result']['betas'][-1] != entry['result']['betas'][0]
+
+
+def test_pictures_of_maps(stripes, tmp_path, capsys):
+    maps.main(['--data', stripes, '--samples', '256', '--out', str(tmp_path)])
+    assert capsys.readouterr().out.count('% of the test digits') == 2
+    assert all((tmp_path / f'{n}.png').read_bytes().startswith(b'\x89PNG') for n in ('maps', 'cam'))
+
+
+def test_factors_of_arelu_are_drawn(stripes):
+    digits = load_digits(stripes)
+    net = MNISTConv(dict(type='AReLU', alpha=0.3, beta=-1.0)).eval()
+    figure = maps.draw_maps({'AReLU': net}, digits.test_images[4], layer=2)
+    shown = [axes.images[0].get_array().data for axes in figure.axes if axes.images]
+    before, factors, after = (np.stack(shown[start : start + 10]) for start in (1, 11, 21))
+    np.testing.assert_allclose(before * factors, after, rtol=1e-5)
+    positive = 1 + 1 / (1 + np.e)
+    np.testing.assert_allclose(factors, np.where(before > 0, positive, 0.3), rtol=1e-5)
+
+
+def test_grad_cam_finds_the_bars(stripes):
+    """A class is the place of a bright bar, and nothing else."""
+    digits = load_digits(stripes)
+    net = maps.trained('ReLU', digits, 12000)
+    assert accuracy.accuracy(net, digits) > 90
+    for layer in (1, 2):
+        cam = maps.grad_cam(net, digits.test_images, digits.test_labels, layer)
+        assert cam.shape == (100, 28, 28)
+        assert cam.min() == 0
+        rows = torch.arange(28)
+        middle = 2 * digits.test_labels[:, None] + 5
+        near = (rows - middle).abs() < 6
+        weight = cam.mean(2)
+        assert (weight * near).sum() / weight.sum() > 0.6 > near.float().mean()
 
 
 def test_maml_goes_through_its_inner_steps():
