@@ -29,6 +29,7 @@ from mmact.visualization import plot_functions
 
 from .data import Digits, load_digits
 from .journal import Journal, complete, format_mean, positive, study_parser
+from .report import line_styles
 from .training import PlainNet, accuracy, batches, lenet, train, vgg8
 
 RESULTS = Path(__file__).with_name('accuracy.jsonl')
@@ -253,15 +254,8 @@ def draw(results: list[dict], path: Path, title: str) -> None:
     if all('losses' in r for r in results):
         panels['losses'] = 'Training loss'
     names = list(dict.fromkeys(r['act_cfg']['type'] for r in results))
-    # Of two activations that are the same function, such as ELU and CELU, both are seen.
-    styles = {
-        name: dict(color=colour, ls=dashes, lw=1.3)
-        for name, colour, dashes in zip(
-            names, plt.get_cmap('tab20').colors * len(names), ['-', '--'] * len(names), strict=False
-        )
-    }
-    styles['PAU'] = dict(color='black', lw=2.5, zorder=3)
-    styles['RPAU'] = dict(color='red', ls='--', lw=2.5, zorder=3)
+    special = {'PAU': dict(color='black', ls='-'), 'RPAU': dict(color='red', ls='--')}
+    styles = line_styles(names, special)
     figure, axes = plt.subplots(1, len(panels), figsize=(6.4 * len(panels) + 2, 5), squeeze=False)
     for axis, (key, label) in zip(axes[0], panels.items(), strict=True):
         for name in names:

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Speed of learning digits with different activations, optimizers and learning rates.
 
-Table 1 and Figure 3 of the AReLU paper (sections 4.1 and 4.2): MNIST-Conv, Adam and SGD (momentum
-0.9), learning rates 1e-2 to 1e-5, batches of 128, accuracy on the test set after the first epoch,
-mean of five runs. Run it again to continue after an interruption, or to add runs or activations.
+Tables 1 and 4 to 6 and Figures 3, 7 and 8 of the AReLU paper (sections 4.1 and 4.2, appendix B):
+MNIST-Conv, Adam and SGD (momentum 0.9), learning rates 1e-2 to 1e-5, batches of 128, accuracy on
+the test set after the first epoch, mean and best of five runs. With --epochs 20 also that after 20
+epochs. Run it again to continue after an interruption, or to add runs or activations.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from statistics import mean
 
 import torch
 from mmengine.config import Config
@@ -23,7 +25,7 @@ from mmact.cli import one_line_errors
 
 from .data import Digits, load_digits
 from .journal import Journal, complete, data_parser, positive
-from .report import TABLE1, Table, draw_curves
+from .report import TABLE1, Table, draw_curves, draw_training
 from .training import MNISTConv, accuracy, batches, check_activations, train
 
 BATCH_SIZE = 128
@@ -73,10 +75,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--epochs',
         type=positive(int),
         default=1,
-        help='epochs to train; the table is of the first, the figure of all (default: 1)',
+        help='epochs to train; table.md is of the first, table_last.md of the last, the figures '
+        'of all (default: 1)',
     )
     parser.add_argument(
-        '--points', type=positive(int), default=10, help='points an epoch in the figure'
+        '--points',
+        type=positive(int),
+        default=10,
+        help='points an epoch in the figures (default: 10)',
     )
     parser.add_argument(
         '--out',
@@ -102,11 +108,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         journal = Journal(args.out / 'results.jsonl')
     results = run_all(args, act_cfgs, digits, journal)
-    table = Table(results, act_cfgs, settings(args, digits))
-    (args.out / 'table.json').write_text(json.dumps(table.to_dict(), indent=1) + '\n')
-    (args.out / 'table.md').write_text(table.to_markdown())
-    print(table.to_markdown())
-    written = ['table.md', 'table.json']
+    tables = {'table': Table(results, act_cfgs, settings(args, digits))}
+    # Of a version that kept no accuracies of a training with Adam there is the first epoch alone.
+    if args.epochs > 1 and all(result['curve'] for result in results):
+        tables['table_last'] = Table(results, act_cfgs, settings(args, digits), last=True)
+    for name, table in tables.items():
+        (args.out / f'{name}.json').write_text(json.dumps(table.to_dict(), indent=1) + '\n')
+        (args.out / f'{name}.md').write_text(table.to_markdown())
+        print(table.to_markdown())
+    written = [f'{name}.{kind}' for name in tables for kind in ('md', 'json')]
+    draw_training(results, args.out / 'training.png')
+    written.append('training.png')
     if 'SGD' in args.optimizer:
         draw_curves(results, args.lr, args.out / 'curves.png')
         written.append('curves.png')
@@ -124,6 +136,7 @@ def settings(args: argparse.Namespace, digits: Digits) -> dict:
         'steps': steps,
         'batch_size': BATCH_SIZE,
         'runs': args.runs,
+        'epochs': args.epochs,
     }
 
 
@@ -169,9 +182,9 @@ def run(key: dict, digits: Digits) -> dict:
         digits: The data.
 
     Returns:
-        ``accuracy`` in % after the first epoch; ``curve``, pairs of steps done and accuracy, with
-        SGD only; ``finite``, whether the loss stayed so; ``parameters`` of each activation;
-        ``seconds``.
+        ``accuracy`` in % after the first epoch; ``curve``, pairs of steps done and accuracy;
+        ``losses``, pairs of steps done and mean training loss since the pair before; ``finite``,
+        whether the loss stayed so; ``parameters`` of each activation; ``seconds``.
     """
     start = time.monotonic()
     torch.manual_seed(key['seed'])
@@ -189,21 +202,25 @@ def run(key: dict, digits: Digits) -> dict:
     ]
     epoch_steps = len(steps) // key['epochs']
     wanted = {epoch_steps}
-    if key['optimizer'] == 'SGD':
-        for epoch, point in product(range(key['epochs']), range(1, key['points'] + 1)):
-            wanted.add(epoch * epoch_steps + max(1, round(point * epoch_steps / key['points'])))
-    measured = {0: accuracy(net, digits)} if key['optimizer'] == 'SGD' else {}
+    for epoch, point in product(range(key['epochs']), range(1, key['points'] + 1)):
+        wanted.add(epoch * epoch_steps + max(1, round(point * epoch_steps / key['points'])))
+    measured = {0: accuracy(net, digits)}
+    losses: list[tuple[int, float]] = []
+    recent: list[float] = []
 
     def measure(step: int) -> None:
         if step in wanted:
             measured[step] = accuracy(net, digits)
+            losses.append((step, round(mean(recent), 6)))
+            recent.clear()
 
-    finite = train(net, digits, optimizer, steps, measure)
+    finite = train(net, digits, optimizer, steps, measure, recent)
     for step in wanted - set(measured):  # the steps after the loss became infinite
         measured[step] = accuracy(net, digits)
     return {
         'accuracy': measured[epoch_steps],
-        'curve': sorted(measured.items()) if key['optimizer'] == 'SGD' else [],
+        'curve': sorted(measured.items()),
+        'losses': losses,
         'finite': finite,
         'parameters': [sum(p.numel() for p in act.parameters()) for act in net.activations],
         'seconds': round(time.monotonic() - start, 2),

@@ -1,6 +1,6 @@
 # Copyright (c) mmact contributors.
 # SPDX-License-Identifier: Apache-2.0
-"""The table and the figure of the convergence experiment, beside the paper's numbers."""
+"""The tables and figures of the convergence experiment, beside the paper's numbers."""
 
 from __future__ import annotations
 
@@ -8,48 +8,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
+from .arelu_tables import FIXED, LEARNED, PAPER_COLUMNS, TABLE1, TABLE4, TABLE5, TABLE6
 from .journal import format_mean, mean_and_std
 
-PAPER_COLUMNS = [(name, lr) for lr in (1e-2, 1e-3, 1e-4, 1e-5) for name in ('Adam', 'SGD')]
-# Table 1 of the AReLU paper: mean accuracy in % on MNIST of five runs after the first epoch.
-FIXED = {
-    'CELU': (97.76, 96.12, 96.21, 62.81, 84.01, 13.07, 24.84, 9.60),
-    'ELU': (97.82, 96.17, 96.22, 58.10, 85.67, 14.07, 19.77, 10.13),
-    'GELU': (98.49, 94.90, 95.79, 12.55, 83.72, 11.49, 15.20, 10.92),
-    'LeakyReLU': (97.80, 95.59, 95.86, 35.90, 84.08, 10.28, 15.41, 10.73),
-    'Maxout': (97.04, 95.81, 96.14, 71.75, 84.81, 10.79, 18.83, 9.06),
-    'ReLU': (97.75, 95.02, 95.40, 36.01, 84.02, 10.68, 15.25, 8.73),
-    'ReLU6': (97.77, 95.32, 96.09, 43.42, 81.39, 10.23, 14.33, 9.56),
-    'RReLU': (98.09, 95.88, 95.65, 53.33, 84.51, 9.57, 16.53, 10.28),
-    'SELU': (97.25, 96.52, 96.61, 82.36, 85.36, 16.49, 30.04, 9.59),
-    'Sigmoid': (47.16, 11.04, 83.59, 11.35, 11.37, 9.92, 10.52, 10.10),
-    'Softplus': (96.38, 90.90, 93.83, 11.14, 51.83, 9.19, 10.21, 9.89),
-    'Swish': (98.10, 94.02, 95.91, 11.44, 83.91, 10.69, 11.39, 9.47),
-    'Tanh': (96.93, 94.22, 96.45, 57.70, 79.25, 11.73, 27.05, 10.31),
-}
-LEARNED = {
-    'APL': (97.00, 95.71, 94.67, 17.81, 76.73, 9.39, 13.28, 11.83),
-    'Comb': (98.28, 95.97, 95.79, 35.95, 83.91, 10.59, 20.22, 10.18),
-    'PAU': (98.17, 97.67, 96.73, 40.11, 87.08, 10.54, 14.49, 11.11),
-    'PReLU': (98.22, 95.72, 95.87, 45.73, 85.81, 12.08, 14.51, 9.88),
-    'SLAF': (96.30, 97.07, 95.32, 83.35, 72.67, 14.12, 10.04, 11.32),
-    'AReLU': (98.00, 97.30, 97.13, 93.13, 90.44, 47.78, 38.39, 14.25),
-}
-TABLE1 = {**FIXED, **LEARNED}
 PAPER_NAMES = {'LeakyReLU': 'LReLU'}
 
 
 class Table:
-    """Accuracies after the first epoch, by activation, optimizer and learning rate.
+    """Accuracies by activation, optimizer and learning rate.
+
+    After the first epoch (the paper's Tables 1 and 4), or after the last (its Tables 6 and 5, which
+    are of 20 epochs).
 
     Args:
         results: Runs, each with its key and result.
         act_cfgs: Name to ``act_cfg``, in the order of the rows.
         settings: Of the experiment, for the text above the table.
+        last: Whether it is of the last epoch.
     """
 
-    def __init__(self, results: Sequence[dict], act_cfgs: dict[str, dict], settings: dict) -> None:
+    def __init__(
+        self,
+        results: Sequence[dict],
+        act_cfgs: dict[str, dict],
+        settings: dict,
+        last: bool = False,
+    ) -> None:
         self.settings = settings
+        self.last = last
+        self.paper_mean, self.paper_best = (TABLE6, TABLE5) if last else (TABLE1, TABLE4)
         self.act_cfgs = act_cfgs
         self.columns = list(
             dict.fromkeys(
@@ -63,7 +50,8 @@ class Table:
         for result in results:
             name = names[repr(result['act_cfg'])]
             cell = (name, (result['optimizer'], result['lr']))
-            self.cells.setdefault(cell, []).append(result['accuracy'])
+            value = result['curve'][-1][1] if last else result['accuracy']
+            self.cells.setdefault(cell, []).append(value)
             self.parameters[name] = result['parameters']
             if not result['finite']:
                 self.infinite.add(cell)
@@ -98,9 +86,15 @@ class Table:
                 mean(self.cells['AReLU', c]) - max(mean(self.cells[name, c]) for name in others)
                 for c in self.columns
             ]
-            paper = [paper_improvement(others, c) if complete else None for c in self.columns]
+            paper = [self._paper_improvement(others, c) if complete else None for c in self.columns]
             rows.append((f'AReLU minus best {kind}', ours, paper))
         return rows
+
+    def _paper_improvement(self, others: Sequence[str], column: tuple[str, float]) -> float | None:
+        arelu = paper_value(self.paper_mean, 'AReLU', column)
+        if arelu is None:
+            return None
+        return arelu - max(self.paper_mean[name][PAPER_COLUMNS.index(column)] for name in others)
 
     def rank(self, column: tuple[str, float]) -> int:
         """Place of AReLU among all activations of this table, 1 for the best."""
@@ -123,7 +117,9 @@ class Table:
                             'accuracies': values,
                             'mean': center,
                             'std': spread,
-                            'paper': paper_value(name, column),
+                            'best': max(values),
+                            'paper': paper_value(self.paper_mean, name, column),
+                            'paper_best': paper_value(self.paper_best, name, column),
                             'loss_stayed_finite': (name, column) not in self.infinite,
                         }
                     )
@@ -143,12 +139,16 @@ class Table:
         return {'settings': self.settings, 'rows': rows, 'improvements': improvements}
 
     def to_markdown(self) -> str:
-        """The table as the paper prints it, with the paper's means in brackets."""
+        """The table as the paper prints it, with the paper's numbers in brackets."""
         s = self.settings
+        what = 'mean' if s['runs'] == 1 else 'mean ± standard deviation, and best,'
+        tables = ['6', '5'] if self.last else ['1', '4']
+        source = f'Table {tables[0]}' if s['runs'] == 1 else f'Tables {" and ".join(tables)}'
+        when = f'epoch {s["epochs"]}' if self.last else 'the first epoch'
         lines = [
-            f'Accuracy (%) after the first epoch: mean{" ± standard deviation" * (s["runs"] > 1)} '
-            f'of {s["runs"]} run{"s" * (s["runs"] > 1)}; in brackets the mean of five on MNIST '
-            "from the AReLU paper's Table 1.",
+            f'Accuracy (%) after {when}: {what} of {s["runs"]} run{"s" * (s["runs"] > 1)}; in '
+            f'brackets that of five on MNIST from {source} of the AReLU paper'
+            f'{", after 20 epochs" * self.last}.',
             f'Data: {s["data"]}. An epoch is {s["epoch_samples"]:,} images, {s["passes"]:g} passes '
             f'over the training set, {s["steps"]} steps of {s["batch_size"]}. Behind the name: '
             'learnable parameters of an activation. Bold: best of its part of the table.',
@@ -176,11 +176,14 @@ class Table:
     def _cell(self, name: str, column: tuple[str, float], part: Sequence[str]) -> str:
         values = self.cells[name, column]
         text = format_mean(values)
+        if len(values) > 1:
+            text += f', {max(values):.2f}'
         if len(part) > 1 and mean(values) == max(mean(self.cells[n, column]) for n in part):
             text = f'**{text}**'
-        paper = paper_value(name, column)
+        tables = [self.paper_mean, self.paper_best][: 1 + (len(values) > 1)]
+        paper = [f'{v:.2f}' for t in tables if (v := paper_value(t, name, column)) is not None]
         star = r'\*' if (name, column) in self.infinite else ''
-        return text + star + ('' if paper is None else f' ({paper:.2f})')
+        return text + star + (f' ({", ".join(paper)})' if paper else '')
 
     def _label(self, name: str) -> str:
         counts = self.parameters[name]
@@ -190,17 +193,13 @@ class Table:
         return f'{label} ({"/".join(str(count) for count in dict.fromkeys(counts))})'
 
 
-def paper_value(name: str, column: tuple[str, float]) -> float | None:
-    """The paper's mean accuracy in %, or None where its Table 1 has none."""
-    if name not in TABLE1 or column not in PAPER_COLUMNS:
+def paper_value(
+    table: dict[str, Sequence[float]], name: str, column: tuple[str, float]
+) -> float | None:
+    """The accuracy in % that a table of the paper has, or None where it has none."""
+    if name not in table or column not in PAPER_COLUMNS:
         return None
-    return TABLE1[name][PAPER_COLUMNS.index(column)]
-
-
-def paper_improvement(others: Sequence[str], column: tuple[str, float]) -> float | None:
-    """AReLU minus the best of the others in the paper's table, in points of a percent."""
-    arelu = paper_value('AReLU', column)
-    return None if arelu is None else arelu - max(paper_value(name, column) for name in others)
+    return table[name][PAPER_COLUMNS.index(column)]
 
 
 def draw_curves(results: Sequence[dict], lrs: Sequence[float], path: Path) -> None:
@@ -219,7 +218,7 @@ def draw_curves(results: Sequence[dict], lrs: Sequence[float], path: Path) -> No
     from matplotlib import pyplot as plt
 
     lrs = sorted(lrs, reverse=True)[-2:]
-    panels = [_mean_curves(results, lr) for lr in lrs]
+    panels = [_mean_curves(results, 'SGD', lr, 'curve') for lr in lrs]
     # The same activations in colour in both panels, and each in the same one.
     names = sorted(panels[0], key=lambda name: -sum(panel[name][1][-1] for panel in panels))
     coloured = list(dict.fromkeys([*(n for n in ('AReLU', 'ReLU') if n in names), *names]))[:9]
@@ -245,15 +244,77 @@ def draw_curves(results: Sequence[dict], lrs: Sequence[float], path: Path) -> No
     plt.close(figure)
 
 
-def _mean_curves(results: Sequence[dict], lr: float) -> dict[str, tuple[list[int], list[float]]]:
-    """Name to (steps, mean accuracy of the runs after as many steps), with SGD at ``lr``."""
+def draw_training(results: Sequence[dict], path: Path) -> None:
+    """Draws training loss and accuracy over steps, a row for each learning rate (Figures 7, 8).
+
+    Args:
+        results: Runs, each with its key and result; means over them are drawn. Those of older
+            versions have no loss, and with Adam no accuracies.
+        path: The PNG to write.
+    """
+    import matplotlib
+
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+
+    names = [r['act_cfg']['type'] for r in results]
+    styles = line_styles(names, {'AReLU': dict(color='black', ls='-')})
+    optimizers, lrs = ({r[key]: 0 for r in results} for key in ('optimizer', 'lr'))
+    columns = [(name, key) for name in optimizers for key in ('losses', 'curve')]
+    size = (4.6 * len(columns) + 2, 3.6 * len(lrs) + 0.5)
+    figure, axes = plt.subplots(len(lrs), len(columns), figsize=size, squeeze=False)
+    for line, lr in zip(axes, sorted(lrs, reverse=True), strict=True):
+        for axis, (optimizer, key) in zip(line, columns, strict=True):
+            for name, curve in _mean_curves(results, optimizer, lr, key).items():
+                axis.plot(*curve, label=name, **styles[name])
+            axis.set_title(f'{optimizer}, learning rate {lr:g}', fontsize=10)
+            axis.set(xlabel='Step', ylabel='Training loss' if key == 'losses' else 'Accuracy (%)')
+            axis.grid(alpha=0.3)
+    handles = [plt.Line2D([], [], label=name, **style) for name, style in styles.items()]
+    axes[0, -1].legend(handles=handles, loc='upper left', bbox_to_anchor=(1.01, 1), fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def line_styles(names: Sequence[str], special: dict[str, dict]) -> dict[str, dict]:
+    """How matplotlib draws the line of each activation: all different, and some to stand out.
+
+    Args:
+        names: The activations; each may be there several times.
+        special: Those that are drawn thick, and their colours and dashes.
+
+    Returns:
+        Name to arguments of ``plot``. Every second line is dashed, so that of two functions that
+        are the same, such as ELU and CELU, both are seen.
+    """
+    from matplotlib import colormaps
+
+    colours = colormaps['tab20'].colors
+    styles = {}
+    for i, name in enumerate(dict.fromkeys(names)):
+        styles[name] = dict(color=colours[i % 20], ls=('-', '--')[i % 2], lw=1.3)
+        if name in special:
+            styles[name].update(special[name], lw=2.5, zorder=3)
+    return styles
+
+
+def _mean_curves(
+    results: Sequence[dict], optimizer: str, lr: float, key: str
+) -> dict[str, tuple[list[int], list[float]]]:
+    """Name to (steps, mean of the runs after as many steps), of accuracy or loss.
+
+    Runs without such a curve are left out: those of older versions, and losses of runs that did not
+    stay finite.
+    """
     runs: dict[str, list[list]] = {}
     for result in results:
-        if result['optimizer'] == 'SGD' and result['lr'] == lr:
-            runs.setdefault(result['act_cfg']['type'], []).append(result['curve'])
+        whole = result.get(key) and (key == 'curve' or result['finite'])
+        if whole and (result['optimizer'], result['lr']) == (optimizer, lr):
+            runs.setdefault(result['act_cfg']['type'], []).append(result[key])
     curves = {}
     for name, several in runs.items():
         steps = [step for step, _ in several[0]]
-        accuracies = ([value for _, value in curve] for curve in several)
-        curves[name] = steps, [mean(values) for values in zip(*accuracies, strict=True)]
+        values = ([value for _, value in curve] for curve in several)
+        curves[name] = steps, [mean(row) for row in zip(*values, strict=True)]
     return curves
