@@ -17,7 +17,7 @@ from mmact.activations import PAU, AReLU
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {p.stem: p for p in sorted((ROOT / 'configs/cifar').glob('*.py'))}
-SITES = {'resnet18': 17, 'resnet101': 100, 'vgg11': 8}
+SITES = {'resnet18': 17, 'resnet101': 100, 'vgg11': 8, 'vgg13': 10}
 LEARNED = {n: AReLU if '-arelu_' in n else PAU for n in CONFIGS if '-' in n.partition('_')[0]}
 
 
