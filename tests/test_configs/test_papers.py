@@ -154,10 +154,10 @@ def test_every_command_answers_help(program, monkeypatch, capsys):
 
 def test_options_of_commands_are_known():
     """Of the projects' programs, whose parsers can be asked."""
-    from projects.digits import accuracy, convergence, initial, maml, maps, prune, transfer
+    from projects.digits import accuracy, convergence, dcgan, initial, maml, maps, prune, transfer
     from projects.ditac_toys import regression
 
-    programs = (accuracy, convergence, initial, maml, maps, prune, transfer, regression)
+    programs = (accuracy, convergence, dcgan, initial, maml, maps, prune, transfer, regression)
     parsers = {program.__name__: program.parse_args for program in programs}
     asked = 0
     for run in RUNS:
