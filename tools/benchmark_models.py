@@ -6,7 +6,8 @@
 The model is converted (mmact.convert) for each activation, and BatchNorms and activations that
 follow each other are fused (mmact.fuse). Every repetition runs all candidates once, one after the
 other, on the same input; the table gives medians over the repetitions and quartiles of the ratios
-to the original, pair by pair. Iterations are forward and backward, without the optimizer's step.
+to the original, pair by pair. Iterations are forward and backward, without the optimizer's step;
+--inference leaves them out.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ CONFIGS = {
     'td-hm': 'mmpose::body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py',
 }
 OTHERS = ('SiLU', 'PReLU')
+#: Latency of the DiTAC paper's Table 10, in ms: one picture on a Tesla P100.
+PAPER = {
+    'mobilenet_v3_small': {'original': '9 ± 4', 'DiTAC': '16 ± 1'},
+    'convnext_small': {'original': '16 ± 2', 'DiTAC': '27 ± 1'},
+}
 DEFAULT = ['SiLU', 'PReLU', 'PWLU', 'AReLU', 'PAU', 'DiTAC', 'DyReLUB', 'DyReLUC']
 
 
@@ -55,6 +61,7 @@ def parse_args() -> argparse.Namespace:
         help='types of activations; PWLU-separate is PWLU without fusion (default: %(default)s)',
     )
     parser.add_argument('--shape', type=int, nargs=4, default=(2, 3, 224, 224))
+    parser.add_argument('--inference', action='store_true', help='measure nothing else')
     parser.add_argument('--format', default='contiguous', choices=('contiguous', 'channels_last'))
     parser.add_argument('--repeat', type=int, default=9, help='repetitions (default: 9)')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
@@ -139,15 +146,15 @@ def measure(name: str, args: argparse.Namespace) -> list[dict]:
         models[act], places[act] = with_activation(original, act, shape)
     if args.format == 'channels_last':
         models = {k: m.to(memory_format=torch.channels_last) for k, m in models.items()}
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(args.device)
+    if args.format == 'channels_last':
+        x = x.contiguous(memory_format=torch.channels_last)
 
     def forward(model: nn.Module, training: bool) -> Callable[[], Any]:
         if name in CONFIGS:
             wanted = "mode='loss'" if training else "mode='tensor'"
             found, _ = runs(model, shape)
             return next(run.run for run in found if run.name.startswith(wanted))
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(args.device)
-        if args.format == 'channels_last':
-            x = x.contiguous(memory_format=torch.channels_last)
         return lambda: model(x)
 
     def iteration(model: nn.Module) -> None:
@@ -160,7 +167,10 @@ def measure(name: str, args: argparse.Namespace) -> list[dict]:
             forward(model, False)()
 
     rows = {k: {'name': k, 'fused': places[k]} for k in models}
-    for kind, run in (('iteration', iteration), ('inference', inference)):
+    kinds = {'iteration': iteration, 'inference': inference}
+    if args.inference:
+        del kinds['iteration']
+    for kind, run in kinds.items():
         times: dict[str, list[float]] = {k: [] for k in models}
         for model in models.values():
             model.train(kind == 'iteration')
@@ -171,26 +181,38 @@ def measure(name: str, args: argparse.Namespace) -> list[dict]:
             print(f'{name}: {kind} {done + 1} of {args.repeat}', end='\r', flush=True)
         for k, values in times.items():
             rows[k][kind] = summary(values, times['original'])
+    if args.inference:
+        return list(rows.values())
     for k, model in models.items():
         model.train()
         rows[k]['kept'] = kept_bytes(model, forward(model, True))
     return list(rows.values())
 
 
-def table(rows: list[dict]) -> str:
-    """The rows as a Markdown table."""
-    lines = [
-        '| | fused | iteration, ms | x original | inference, ms | x original '
-        '| kept for backward, MiB | x original |',
-        '|---|---|---|---|---|---|---|---|',
-    ]
+def table(rows: list[dict], paper: dict[str, str]) -> str:
+    """The rows as a Markdown table.
+
+    Args:
+        rows: What :func:`measure` returns.
+        paper: Latencies to set beside the inference, by the rows' names; empty for no such column.
+    """
+    kinds = [kind for kind in ('iteration', 'inference') if kind in rows[0]]
+    head = ['model', 'fused', *(h for kind in kinds for h in (f'{kind}, ms', 'x original'))]
+    if 'kept' in rows[0]:
+        head += ['kept for backward, MiB', 'x original']
+    if paper:
+        head.append('paper (P100), ms')
+    lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     for row in rows:
         cells = [row['name'], str(row['fused'])]
-        for kind in ('iteration', 'inference'):
-            low, high = row[kind]['quartiles']
-            cells.append(f'{row[kind]["ms"]:.0f}')
+        for kind in kinds:
+            ms, (low, high) = row[kind]['ms'], row[kind]['quartiles']
+            cells.append(f'{ms:.{0 if ms > 100 else 1}f}')
             cells.append(f'{row[kind]["ratio"]:.2f} ({low:.2f} to {high:.2f})')
-        cells += [f'{row["kept"] / 2**20:.0f}', f'{row["kept"] / rows[0]["kept"]:.2f}']
+        if 'kept' in row:
+            cells += [f'{row["kept"] / 2**20:.0f}', f'{row["kept"] / rows[0]["kept"]:.2f}']
+        if paper:
+            cells.append(paper.get(row['name'], ''))
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
@@ -203,7 +225,8 @@ def main() -> None:
     print(', '.join(f'{key}: {value}' for key, value in info.items()), flush=True)
     for name in args.model:
         rows = measure(name, args)
-        print(f'\n{name}, {tuple(args.shape)}, {args.format}\n\n{table(rows)}', flush=True)
+        text = table(rows, PAPER.get(name, {}) if args.shape[0] == 1 else {})
+        print(f'\n{name}, {tuple(args.shape)}, {args.format}\n\n{text}', flush=True)
         if args.out:
             found = {'environment': info, 'model': name, 'shape': args.shape}
             with args.out.open('a') as file:

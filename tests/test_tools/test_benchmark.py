@@ -42,3 +42,22 @@ def test_models_are_measured(tmp_path):
     assert rows['original']['iteration']['ratio'] == 1
     assert all(row['inference']['ms'] > 0 for row in rows.values())
     assert rows['PWLU']['kept'] < rows['PWLU-separate']['kept']
+
+
+@slow
+def test_inference_alone_is_set_beside_the_papers(tmp_path):
+    pytest.importorskip('torchvision')
+    out = tmp_path / 'models.jsonl'
+    command = [sys.executable, 'tools/benchmark_models.py', '--model', 'mobilenet_v3_small']
+    command += ['--act', 'DiTAC', '--shape', '1', '3', '64', '64', '--inference', '--repeat', '1']
+    result = subprocess.run(
+        [*command, '--out', str(out)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    original, ditac = json.loads(out.read_text())['rows']
+    assert set(original) == {'name', 'fused', 'inference'}
+    assert original['inference']['ratio'] == 1
+    assert ditac['inference']['ms'] > 0
+    head, _, *rows = [line for line in result.stdout.splitlines() if line.startswith('|')]
+    assert head == '| model | fused | inference, ms | x original | paper (P100), ms |'
+    assert [row.split(' | ')[-1] for row in rows] == ['9 ± 4 |', '16 ± 1 |']
