@@ -331,7 +331,7 @@ def draw(results: list[dict], args: argparse.Namespace, digits: Digits) -> None:
         axis.set(xticks=[], yticks=[])
         axis.set_ylabel(label, rotation=0, ha='right', va='center')
     figure.tight_layout(pad=0.4)
-    figure.savefig(args.picture, dpi=110)
+    figure.savefig(args.picture, dpi=110, bbox_inches='tight')
     plt.close(figure)
 
 
