@@ -92,6 +92,8 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     'PDELU': _by_seed(PDELU),
     'DiTAC': _ditac(domain=(-3, 3)),
     'DiTAC-prior': _ditac(domain=(-3, 3), init='prior'),
+    'DiTAC-authors': _ditac(domain=(-3, 3), init='prior', prior='authors'),
+    'DiTAC-authors-start': _ditac(domain=(-3, 3), init='prior', prior='authors'),
     'GE-DiTAC': _ditac(version='ge', domain=(0, 3)),
     'L-DiTAC': _ditac(version='leaky', domain=(0, 3)),
     'inf-DiTAC': _ditac(version='inf', domain=(-3, 3)),
@@ -99,6 +101,10 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     'PAU': _by_seed(PAU, num_groups=None),
     'AReLU': SeedAReLU,
 }
+#: What the authors' program multiplies its regulariser with; here that of DiTAC-authors.
+AUTHORS_WEIGHT = 0.1
+#: Trained only where they are asked for.
+ON_REQUEST = ('DiTAC-authors', 'DiTAC-authors-start')
 #: Versions of DiTAC other than Eq. 4, which Table 9 compares on one task.
 VERSIONS = ('GE-DiTAC', 'L-DiTAC', 'inf-DiTAC')
 
@@ -120,6 +126,7 @@ class StackedMLP(nn.Module):
 
     def __init__(self, widths: Sequence[int], activation: str, seeds: Sequence[int]) -> None:
         super().__init__()
+        self.regularized = activation == 'DiTAC-authors'
         make, hidden = ACTIVATIONS[activation], len(widths) - 2
         self.activations = nn.ModuleList(make(len(seeds)) for _ in range(hidden))
         linear = []
@@ -146,6 +153,12 @@ class StackedMLP(nn.Module):
         for act, weight, bias in zip(self.activations, weights[1:], biases[1:], strict=True):
             x = torch.baddbmm(bias, weight, act(x))
         return x.mT
+
+    def regularizer(self) -> Tensor | float:
+        """Returns 0.1 times the smoothness of each DiTAC-authors, summed over seeds."""
+        if not self.regularized:
+            return 0.0
+        return AUTHORS_WEIGHT * sum(act.smoothness() for act in self.activations)
 
     def num_parameters(self) -> int:
         """Learnable parameters of one seed's network."""

@@ -11,9 +11,11 @@ at the end of training, on points that are not trained on. Run it again to conti
 interruption.
 
 DiTAC starts at zero, as GELU, and without the paper's regulariser, which section A does not
-mention; DiTAC-prior starts from a draw of the smoothness prior. PWLU is held as ReLU for the first
-twentieth of a training, collects statistics and is aligned with them, as its paper has it.
-tasks.py says what the paper leaves open about the tasks.
+mention; DiTAC-prior starts from a draw of the smoothness prior. DiTAC-authors starts from the prior
+of the authors' program, which is another, and is regularised with its weight of 0.1;
+DiTAC-authors-start is the same without the regulariser. Both are trained if asked for. PWLU is held
+as ReLU for the first twentieth of a training, collects statistics and is aligned with them, as its
+paper has it. tasks.py says what the paper leaves open about the tasks.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from mmact.activations import PWLU
 from mmact.cli import one_line_errors
 from projects.digits.journal import Journal, Progress, positive
 
-from .nets import ACTIVATIONS, VERSIONS, StackedMLP
+from .nets import ACTIVATIONS, ON_REQUEST, VERSIONS, StackedMLP
 from .report import describe, draw_curves, draw_functions, to_markdown
 from .tasks import TASKS, Data, Task
 
@@ -57,8 +59,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         nargs='+',
         choices=list(ACTIVATIONS),
         metavar='NAME',
-        help=f'default: {", ".join(n for n in ACTIVATIONS if n not in VERSIONS)}; for function_2d '
-        f'also {", ".join(VERSIONS)}',
+        help=f'default: {", ".join(n for n in ACTIVATIONS if n not in VERSIONS + ON_REQUEST)}; for '
+        f'function_2d also {", ".join(VERSIONS)}; on request {", ".join(ON_REQUEST)}',
     )
     parser.add_argument(
         '--lr',
@@ -122,7 +124,9 @@ def keys(args: argparse.Namespace) -> Iterator[dict]:
     for name in args.task:
         task = TASKS[name]
         names = args.activations or [
-            a for a in ACTIVATIONS if name == 'function_2d' or a not in VERSIONS
+            a
+            for a in ACTIVATIONS
+            if a not in ON_REQUEST and (name == 'function_2d' or a not in VERSIONS)
         ]
         for activation in (a for a in ACTIVATIONS if a in names):
             for lr in sorted(set(args.lr or task.lrs), reverse=True):
@@ -219,7 +223,7 @@ def train(
         else:
             loss = F.mse_loss(out, y, reduction='sum') / y.size(1)
         optimizer.zero_grad()
-        loss.backward()
+        (loss + net.regularizer()).backward()
         optimizer.step()
         for act in pwlus:
             if act.phase == 'learn':

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 pytest.importorskip('mmcv')
 
 from mmact.activations import AReLU
-from projects.ditac_toys import regression
+from projects.ditac_toys import nets, regression
 from projects.ditac_toys.nets import ACTIVATIONS, StackedMLP
 from projects.ditac_toys.regression import train
 from projects.ditac_toys.report import PAPER, best, to_markdown
@@ -104,6 +104,32 @@ def test_ditac_starts_as_gelu_and_the_prior_does_not():
     )
     torch.testing.assert_close(zero, gelu, atol=1e-6, rtol=1e-5)
     assert (prior - gelu).abs().max() > 1e-3
+
+
+def test_authors_ditac_is_regularised(monkeypatch):
+    net = StackedMLP((1, 8, 8, 1), 'DiTAC-authors', [0, 1])
+    acts = list(net.activations)
+    expected = 0.1 * sum(act.smoothness().item() for act in acts)
+    assert net.regularizer().item() == pytest.approx(expected)
+    assert expected > 0
+    # A draw differs between seeds and layers.
+    draws = torch.cat([act.rows('theta') for act in acts])
+    assert draws.unique(dim=0).size(0) == 4
+    start = StackedMLP((1, 8, 8, 1), 'DiTAC-authors-start', [0, 1])
+    assert start.regularizer() == 0
+    for ours, theirs in zip(acts, start.activations, strict=True):
+        assert torch.equal(ours.theta, theirs.theta)
+    # By a weight as large as this, the regulariser is all that a training minimises.
+    rough = {}
+    for weight in (0.0, 1e4):
+        monkeypatch.setattr(nets, 'AUTHORS_WEIGHT', weight)
+        made = []
+        monkeypatch.setattr(
+            regression, 'StackedMLP', lambda *args, m=made: m.append(StackedMLP(*args)) or m[0]
+        )
+        train('sines', 'DiTAC-authors', 1e-2, [0, 1], 60)
+        rough[weight] = made[0].activations[0].smoothness().item()
+    assert rough[1e4] < 0.5 * rough[0.0]
 
 
 def test_pwlu_is_aligned_with_its_statistics(monkeypatch):
