@@ -48,7 +48,7 @@ test_dataloader = dict(
 test_evaluator = dict(ann_file='{data}/annotations/instances_val2017.json')
 """)
 
-    def run(*arguments):
+    def run(*arguments, config=config):
         options = [str(config), 'none', '--out', str(tmp_path / 'out')]
         options += ['--shape', '64', '64', '--seconds', '0']
         options += ['--work-dir', str(tmp_path / 'work'), *arguments]
@@ -75,6 +75,30 @@ def test_onnx(export, precisions):
         sizes = {p.stem: p.stat().st_size for p in folder.glob('*.onnx')}
         assert sizes['dense_int8'] < sizes['dense_fp16'] < sizes['dense']
         assert tuple(re.findall(r'^(fp32|fp16|int8) \|', out, re.MULTILINE)) == ALL
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_graph_of_one_size(tmp_path):
+    """Pooling to fixed sizes is traced for one size; at another the graph runs and is wrong."""
+    tool = runpy.run_path(str(TOOL))
+    part = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 8, stride=8), torch.nn.AdaptiveAvgPool2d(6))
+    part = torch.nn.Sequential(part, tool['Flat'](torch.nn.Identity())).eval()
+    x, other = (torch.randn(2, 3, height, 512) for height in (256, 320))
+    tool['to_onnx'](part, x, tmp_path / 'a.onnx')
+    run = tool['session'](tmp_path / 'a.onnx')
+    assert tool['right'](run, part, x)
+    assert not tool['right'](run, part, other)
+
+
+@slow
+@pytest.mark.filterwarnings('ignore')
+def test_pyramid_pooling(export):
+    pytest.importorskip('mmseg')
+    config = ROOT / 'configs/demo/pspnet_relu_mini-cityscapes.py'
+    out, _ = export('--plain', '--shape', '256', '512', config=config)
+    columns = re.search(r'^dense \|(.*)$', out, re.MULTILINE)[1].split(' | ')
+    assert columns[-1].strip() == 'batch'
+    assert float(columns[3]) < 1e-4
 
 
 @slow
