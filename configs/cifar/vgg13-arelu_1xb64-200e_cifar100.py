@@ -1,11 +1,2 @@
-_base_ = './vgg13_1xb64-200e_cifar100.py'
-custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
-model = dict(
-    backbone=dict(
-        type='mmact.Converted',
-        original='VGG',
-        example=(1, 3, 32, 32),
-        act_cfg=dict(type='AReLU', alpha=0.9, beta=2.0),
-    )
-)
-optim_wrapper = dict(constructor='ActivationParamConstructor')
+_base_ = './vgg11-arelu_1xb64-200e_cifar100.py'
+model = dict(backbone=dict(depth=13))
