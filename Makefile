@@ -61,7 +61,7 @@ $(STAMP)-mmact: $(KERNEL_FILES) $(STAMP)-openmmlab
 test: setup lint ## run the test suite (about 10 minutes on 2 cores after set-up)
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup -m 'not slow'
 
-test-all: setup lint ## the same with its slow cases: every config at full size, every page, real launchers (about 16 minutes)
+test-all: setup lint ## the same with its slow cases: every config at full size, every page, real launchers
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadgroup
 
 test-stack: ## STACK=original, oldest or newest: test another torch and OpenMMLab, in .venv-STACK
