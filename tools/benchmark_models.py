@@ -8,12 +8,19 @@ follow each other are fused (mmact.fuse). Every repetition runs all candidates o
 other, on the same input; the table gives medians over the repetitions and quartiles of the ratios
 to the original, pair by pair. Iterations are forward and backward, without the optimizer's step;
 --inference leaves them out.
+
+A candidate is the type of an activation, or the class of another library, MODULE:CLASS, which is
+put in the same places: rational.torch:Rational, mmdet.models.layers:DyReLU. Behind it may stand
+-separate (nothing is fused), -phase1 (PWLU collects statistics) and -compiled (torch.compile);
+original-compiled is the original through torch.compile.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import importlib
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -26,7 +33,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 import mmact
-from mmact.activations import Activation
+from mmact.activations import PWLU, Activation
 from mmact.conversion.examples import runs
 
 CONFIGS = {
@@ -37,10 +44,22 @@ CONFIGS = {
     'td-hm': 'mmpose::body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py',
 }
 OTHERS = ('SiLU', 'PReLU')
-#: Latency of the DiTAC paper's Table 10, in ms: one picture on a Tesla P100.
+WAYS = ('separate', 'phase1', 'compiled')
+#: Times of inference that papers print, in ms, with their batch and GPU: Table 10 of DiTAC's,
+#: Table 4 of PWLU's.
 PAPER = {
-    'mobilenet_v3_small': {'original': '9 ± 4', 'DiTAC': '16 ± 1'},
-    'convnext_small': {'original': '16 ± 2', 'DiTAC': '27 ± 1'},
+    'mobilenet_v3_small': (1, 'P100', {'original': '9 ± 4', 'DiTAC': '16 ± 1'}),
+    'convnext_small': (1, 'P100', {'original': '16 ± 2', 'DiTAC': '27 ± 1'}),
+    'resnet18': (
+        64,
+        'V100',
+        dict(original='17.1', SiLU='18.8', PWLU='19.9', FReLU='23.3', APL='40.7', PAU='64.2'),
+    ),
+    'mobilenet_v3_large': (
+        64,
+        'V100',
+        dict(original='15.4', SiLU='15.7', PWLU='16.2', FReLU='18.1', APL='31.7', PAU='38.6'),
+    ),
 }
 DEFAULT = ['SiLU', 'PReLU', 'PWLU', 'AReLU', 'PAU', 'DiTAC', 'DyReLUB', 'DyReLUC']
 
@@ -58,7 +77,8 @@ def parse_args() -> argparse.Namespace:
         '--act',
         nargs='+',
         default=DEFAULT,
-        help='types of activations; PWLU-separate is PWLU without fusion (default: %(default)s)',
+        metavar='CANDIDATE',
+        help='what to measure beside the original (see above; default: %(default)s)',
     )
     parser.add_argument('--shape', type=int, nargs=4, default=(2, 3, 224, 224))
     parser.add_argument('--inference', action='store_true', help='measure nothing else')
@@ -67,7 +87,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
     parser.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
     parser.add_argument('--out', type=Path, help='add all figures to this JSON-lines file')
-    return parser.parse_args()
+    parser.add_argument('--plot', type=Path, metavar='PNG', help='draw the ratios')
+    args = parser.parse_args()
+    for candidate in args.act:
+        unknown = set(candidate.split('-')[1:]) - set(WAYS)
+        if unknown:
+            parser.error(
+                f'--act {candidate}: -{unknown.pop()} is none of {", ".join(f"-{w}" for w in WAYS)}'
+            )
+    return args
 
 
 def build(name: str) -> nn.Module:
@@ -99,20 +127,39 @@ def build(name: str) -> nn.Module:
     return getattr(torchvision.models, name)()
 
 
-def with_activation(model: nn.Module, act: str, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
-    """A copy of the model with another activation, and how many places are fused."""
-    model, kind = copy.deepcopy(model), act.removesuffix('-separate')
-    learned = 'PWLU' if kind in OTHERS else kind
-    mmact.convert(model, dict(type=learned), example=(1, *shape[1:]))
-    if kind in OTHERS:
-        for parent in list(model.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, Activation):
-                    width = child.num_channels or 1
-                    new = nn.PReLU(width, 0.0) if kind == 'PReLU' else nn.SiLU(inplace=True)
-                    setattr(parent, name, new)
-        return model, 0
-    return model, 0 if act.endswith('-separate') else mmact.fuse(model)
+def other(kind: str, width: int) -> nn.Module:
+    """An activation that is not mmact's, for so many channels."""
+    if kind == 'PReLU':
+        return nn.PReLU(width, 0.0)
+    if kind == 'SiLU':
+        return nn.SiLU(inplace=True)
+    module, name = kind.split(':')
+    cls = getattr(importlib.import_module(module), name)
+    parameters = inspect.signature(cls).parameters.values()
+    needs_width = any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    return cls(width) if needs_width else cls()
+
+
+def with_activation(
+    model: nn.Module, candidate: str, shape: tuple[int, ...]
+) -> tuple[nn.Module, int]:
+    """A copy of the model as a candidate has it, and how many places are fused."""
+    model, (kind, *ways), fused = copy.deepcopy(model), candidate.split('-'), 0
+    foreign = kind in OTHERS or ':' in kind
+    if kind != 'original':
+        mmact.convert(model, dict(type='PWLU' if foreign else kind), example=(1, *shape[1:]))
+    for parent in list(model.modules()) if foreign else ():
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Activation):
+                setattr(parent, name, other(kind, child.num_channels or 1))
+    if not foreign and 'separate' not in ways:
+        fused = mmact.fuse(model)
+    for act in model.modules() if 'phase1' in ways else ():
+        if isinstance(act, PWLU):
+            act.start_collecting()
+    if 'compiled' in ways:
+        model.compile()
+    return model, fused
 
 
 def kept_bytes(model: nn.Module, iterate: Callable[[], Any]) -> int:
@@ -142,8 +189,8 @@ def measure(name: str, args: argparse.Namespace) -> list[dict]:
     original = build(name).to(args.device)
     shape = tuple(args.shape)
     models, places = {'original': original}, {'original': 0}
-    for act in args.act:
-        models[act], places[act] = with_activation(original, act, shape)
+    for candidate in args.act:
+        models[candidate], places[candidate] = with_activation(original, candidate, shape)
     if args.format == 'channels_last':
         models = {k: m.to(memory_format=torch.channels_last) for k, m in models.items()}
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(args.device)
@@ -189,19 +236,20 @@ def measure(name: str, args: argparse.Namespace) -> list[dict]:
     return list(rows.values())
 
 
-def table(rows: list[dict], paper: dict[str, str]) -> str:
+def table(rows: list[dict], gpu: str = '', paper: dict[str, str] | None = None) -> str:
     """The rows as a Markdown table.
 
     Args:
         rows: What :func:`measure` returns.
-        paper: Latencies to set beside the inference, by the rows' names; empty for no such column.
+        gpu: What the paper measured on.
+        paper: Times of inference to set beside ours, by the rows' names; None for no such column.
     """
     kinds = [kind for kind in ('iteration', 'inference') if kind in rows[0]]
     head = ['model', 'fused', *(h for kind in kinds for h in (f'{kind}, ms', 'x original'))]
     if 'kept' in rows[0]:
         head += ['kept for backward, MiB', 'x original']
-    if paper:
-        head.append('paper (P100), ms')
+    if paper is not None:
+        head.append(f'paper ({gpu}), ms')
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     for row in rows:
         cells = [row['name'], str(row['fused'])]
@@ -211,10 +259,36 @@ def table(rows: list[dict], paper: dict[str, str]) -> str:
             cells.append(f'{row[kind]["ratio"]:.2f} ({low:.2f} to {high:.2f})')
         if 'kept' in row:
             cells += [f'{row["kept"] / 2**20:.0f}', f'{row["kept"] / rows[0]["kept"]:.2f}']
-        if paper:
+        if paper is not None:
             cells.append(paper.get(row['name'], ''))
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
+
+
+def draw(found: dict[str, list[dict]], path: Path) -> None:
+    """Draws the ratios to the original, a row of pictures for each model."""
+    from matplotlib.figure import Figure
+
+    kinds = [kind for kind in ('iteration', 'inference') if kind in next(iter(found.values()))[0]]
+    height = sum(1 + 0.3 * len(rows) for rows in found.values())
+    figure = Figure(figsize=(5 * len(kinds) + 1, height), layout='constrained')
+    axes = figure.subplots(len(found), len(kinds), squeeze=False, sharey='row')
+    for line, (name, rows) in zip(axes, found.items(), strict=True):
+        names = [row['name'] for row in rows]
+        for ax, kind in zip(line, kinds, strict=True):
+            ratios = [row[kind]['ratio'] for row in rows]
+            low, high = zip(*(row[kind]['quartiles'] for row in rows), strict=True)
+            spread = [
+                [max(r - a, 0) for r, a in zip(ratios, low, strict=True)],
+                [max(b - r, 0) for r, b in zip(ratios, high, strict=True)],
+            ]
+            bars = ax.barh(names, ratios, xerr=spread, color='tab:blue', alpha=0.7)
+            ax.bar_label(bars, fmt=' %.2f', padding=8, fontsize=8)
+            ax.axvline(1, color='black', linewidth=0.8)
+            ax.set_xlim(0, 1.15 * max(high))
+            ax.set_title(f'{name}: {kind}, times the original', fontsize=10)
+        line[0].invert_yaxis()
+    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -223,14 +297,19 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     info = environment(args.device)
     print(', '.join(f'{key}: {value}' for key, value in info.items()), flush=True)
+    found = {}
     for name in args.model:
-        rows = measure(name, args)
-        text = table(rows, PAPER.get(name, {}) if args.shape[0] == 1 else {})
+        rows = found[name] = measure(name, args)
+        batch, *paper = PAPER.get(name, (0,))
+        text = table(rows, *paper) if args.shape[0] == batch else table(rows)
         print(f'\n{name}, {tuple(args.shape)}, {args.format}\n\n{text}', flush=True)
         if args.out:
-            found = {'environment': info, 'model': name, 'shape': args.shape}
+            line = {'environment': info, 'model': name, 'shape': args.shape}
             with args.out.open('a') as file:
-                file.write(json.dumps({**found, 'format': args.format, 'rows': rows}) + '\n')
+                file.write(json.dumps({**line, 'format': args.format, 'rows': rows}) + '\n')
+    if args.plot:
+        draw(found, args.plot)
+        print(f'written: {args.plot}')
 
 
 if __name__ == '__main__':

@@ -8,8 +8,7 @@
 // function, and call forward_tile or backward_tile. Arithmetic is in T, float or double.
 #pragma once
 
-#include "bins.h"
-#include "twice.h"
+#include "columns.h"
 
 namespace mmact {
 namespace MMACT_ISA {
@@ -236,6 +235,28 @@ void run_forward(const Task& task, const Formula& formula, int64_t begin, int64_
   });
 }
 
+// The same in tiles that are turned round (columns.h).
+template <class T, class Formula, template <class> class Table>
+void run_forward_by_column(const Task& task, const Formula& formula, int64_t begin, int64_t end) {
+  using S = Simd<T>;
+  constexpr int kColumn = kTile / S::kWidth;
+  for_each_tile<T, true>(task, begin, end, [&](const auto& tile, int64_t) MMACT_LAMBDA {
+    alignas(64) T buffer[kTile], columns[kTile];
+    const ForwardTile<std::decay_t<decltype(tile)>> at(task, tile, buffer);
+    const int64_t rows = tile.end - tile.begin;
+    to_columns<S, kColumn>(at.x, at.step, rows, columns);
+    for (int64_t lane = 0; lane < tile.lanes(); ++lane) {
+      T* const column = columns + lane * kColumn;
+      const auto f =
+          formula.template load<S>(column_of<T, false, Table>(task, tile.channel + lane));
+      for (int64_t i = 0; i < rows; i += S::kWidth)
+        S::store(column + i, f.forward(S::load(column + i), 0));
+    }
+    from_columns<S, kColumn>(columns, at.out_step, rows, at.out);
+    if (at.buffered) tile.write(buffer, task.out);
+  });
+}
+
 template <class T, class Formula, template <class> class Table, bool kLanes, bool kBins>
 void run_backward(const Task& task, const Formula& formula, int entries, int64_t begin,
                   int64_t end) {
@@ -256,6 +277,19 @@ void run_backward(const Task& task, const Formula& formula, int entries, int64_t
   });
 }
 
+template <int kEntries>
+struct InRegisters {
+  template <class T>
+  using Table = RegisterTable<T, kEntries>;
+};
+
+// The size of the register tables that a formula's numbers may fit into, or 0.
+template <class Settings, class T>
+constexpr int table_entries() {
+  constexpr int kLeast = Settings::kLeastLookups, kEntries = register_entries<T>(kLeast);
+  return 0 < kLeast && kLeast <= kEntries ? kEntries : 0;
+}
+
 // Calls run(T(), table_of, lanes) in the arithmetic and layout of the task. Where a lane is a
 // channel it looks up a table of its own; else small tables are held in registers if they can be.
 template <class Settings, class Run>
@@ -263,9 +297,10 @@ MMACT_HD inline void with_layout(const Task& task, const Settings& settings, Run
   const auto in = [&](auto zero) MMACT_LAMBDA {
     using T = decltype(zero);
     if (task.lane_is_channel()) return run(zero, TableType<LaneTable>{}, std::true_type{});
-    if constexpr (Settings::kLooksUp && RegisterTable<T>::kCapacity > 0) {
-      if (settings.lookups() <= RegisterTable<T>::kCapacity)
-        return run(zero, TableType<RegisterTable>{}, std::false_type{});
+    constexpr int kEntries = table_entries<Settings, T>();
+    if constexpr (kEntries > 0) {
+      if (settings.lookups() <= kEntries)
+        return run(zero, TableType<InRegisters<kEntries>::template Table>{}, std::false_type{});
     }
     return run(zero, TableType<MemoryTable>{}, std::false_type{});
   };
@@ -280,8 +315,15 @@ void forward(const Task& task, const Settings& settings, int64_t begin, int64_t 
   settings.with_formula([&](const auto& formula) {
     using Formula = std::decay_t<decltype(formula)>;
     with_layout(task, settings, [&](auto zero, auto table, auto lanes) MMACT_LAMBDA {
-      run_forward<decltype(zero), Formula, decltype(table)::template Of, lanes.value,
-                  Settings::kSlowSteps>(task, formula, begin, end);
+      using T = decltype(zero);
+      constexpr int kEntries = table_entries<Settings, T>();
+      if constexpr (lanes.value && kEntries > 0 && std::is_same_v<T, float>) {
+        if (settings.lookups() <= kEntries && task.outer >= Simd<T>::kWidth)
+          return run_forward_by_column<T, Formula, InRegisters<kEntries>::template Table>(
+              task, formula, begin, end);
+      }
+      run_forward<T, Formula, decltype(table)::template Of, lanes.value, Settings::kSlowSteps>(
+          task, formula, begin, end);
     });
   });
 }

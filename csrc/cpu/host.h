@@ -40,7 +40,11 @@ inline int isa_level() {
 #endif
 
 // Channels in tables and sums: whole vectors of any instruction set.
-inline int64_t padded_channels(int64_t channels) { return (channels + 15) / 16 * 16; }
+// Columns a power of two apart would share a few places of the cache.
+inline int64_t padded_channels(int64_t channels) {
+  const int64_t padded = (channels + 15) / 16 * 16;
+  return padded % 256 == 0 ? padded + 16 : padded;
+}
 
 // Where neighbours belong to different channels.
 inline int64_t rows_in_chunk(int64_t rows) { return std::max<int64_t>(128, (rows + 31) / 32); }
@@ -73,6 +77,12 @@ inline Task make_task(const Tensor& x, int64_t groups, int64_t channel_dim,
   return task;
 }
 
+// Runs work(begin, end) over groups of channels, each of which has so many numbers to be made.
+template <class Work>
+void for_groups(int64_t groups, int64_t numbers, const Work& work) {
+  at::parallel_for(0, groups, std::max<int64_t>(1, 16384 / numbers), work);
+}
+
 // Runs work(begin, end) over the items of a task on PyTorch's threads.
 template <class Work>
 void run_task(const Task& task, const Work& work) {
@@ -99,12 +109,14 @@ Tensor make_table(const Description& op, int rows, Task& task) {
   // Lanes without a channel have the last one's function: what they find in it, they look up.
   const int64_t columns = lanes ? task.channel_stride : op.groups;
   const auto fill = [&](auto* to) {
-    for (int64_t g = 0; g < columns; ++g) {
-      const auto group = settings.group(p.values, std::min(g, op.groups - 1));
-      for (int row = 0; row < rows; ++row)
-        to[g * task.table_channel + row * task.table_row] =
-            static_cast<std::decay_t<decltype(*to)>>(group.number(row));
-    }
+    for_groups(columns, rows, [&](int64_t begin, int64_t end) {
+      for (int64_t g = begin; g < end; ++g) {
+        const auto group = settings.group(p.values, std::min(g, op.groups - 1));
+        for (int row = 0; row < rows; ++row)
+          to[g * task.table_channel + row * task.table_row] =
+              static_cast<std::decay_t<decltype(*to)>>(group.number(row));
+      }
+    });
   };
   if (dtype == at::kDouble)
     fill(table.mutable_data_ptr<double>());
@@ -287,20 +299,25 @@ struct CpuDevice {
     task.grad = grad.const_data_ptr();
     task.out = gx.mutable_data_ptr();
     const Tensor table = make_table(op, op.settings.backward_rows(), task);
-    Tensor sums =
-        at::zeros({task.num_chunks, op.settings.entries(), task.channel_stride}, at::kDouble);
+    const int64_t entries = op.settings.entries();
+    const bool lanes = task.lane_is_channel();
+    Tensor sums = at::zeros(
+        {task.num_chunks, lanes ? entries : op.groups, lanes ? task.channel_stride : entries},
+        at::kDouble);
     task.sums = sums.mutable_data_ptr<double>();
     const auto kernel = MMACT_SELECT_ISA(kernels<Settings>)().backward;
     run_task(task, [&](int64_t begin, int64_t end) { kernel(task, op.settings, begin, end); });
     // The chunks' partial sums, in their order.
     sums = task.num_chunks == 1 ? sums.select(0, 0) : sums.sum(0);
+    if (lanes) sums = sums.t().contiguous();
     const double* const totals = sums.const_data_ptr<double>();
     const ValuesOf p(op.parameters);
     const SlotsOf out(g);
-    for (int64_t c = 0; c < op.groups; ++c)
-      op.settings.gradients(
-          p.values, c, [&](int64_t entry) { return totals[entry * task.channel_stride + c]; },
-          out.slots);
+    for_groups(op.groups, entries, [&](int64_t begin, int64_t end) {
+      for (int64_t c = begin; c < end; ++c)
+        op.settings.gradients(
+            p.values, c, [&](int64_t entry) { return totals[c * entries + entry]; }, out.slots);
+    });
   }
 
   // Makes the tables of CPAB, or their gradients, for groups that `theta` (G, N - 1) has rows for.

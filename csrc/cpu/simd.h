@@ -108,7 +108,8 @@ template <class T>
 struct Simd : SimdPortable<T, 16> {};
 #endif
 
-// Table lookups. `at(i)` gives entry i[lane] for every lane.
+// Table lookups. `at(i)` gives entry i[lane] for every lane, and so does `between<from, to>(i)`,
+// which relies on from <= i < to.
 
 // One table for all lanes, in memory.
 template <class T>
@@ -117,6 +118,10 @@ struct MemoryTable {
   const T* entries;
   MMACT_HD static MemoryTable load(const T* from, int64_t, int64_t) { return {from}; }
   MMACT_HD typename S::V at(typename S::I i) const { return S::gather(entries, i); }
+  template <int kFrom, int kTo>
+  MMACT_HD typename S::V between(typename S::I i) const {
+    return at(i);
+  }
 };
 
 // A table for each lane: entry i of lane l is at from[i * stride + l].
@@ -131,14 +136,20 @@ struct LaneTable {
   MMACT_HD typename S::V at(typename S::I i) const {
     return S::gather(entries, i * stride + S::lanes());
   }
+  template <int kFrom, int kTo>
+  MMACT_HD typename S::V between(typename S::I i) const {
+    return at(i);
+  }
 };
 
 #if MMACT_ISA_LEVEL == 0
 // No permutations that look up a table held in registers.
+template <class T, int kEntries>
+struct RegisterTable : MemoryTable<T> {};
 template <class T>
-struct RegisterTable : MemoryTable<T> {
-  static constexpr int kCapacity = 0;
-};
+constexpr int register_entries(int) {
+  return 0;
+}
 #endif
 
 // The numbers of a channel, one vector each, `stride` from one row to the next. All lanes hold

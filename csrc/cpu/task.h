@@ -54,7 +54,8 @@ struct Task {
   // be read.
   const void* table;
   int64_t table_channel, table_row;
-  // Backward: partial sums, (num_chunks, entries, channel_stride), zero at the start.
+  // Backward: partial sums, zero at the start: (num_chunks, entries, channel_stride) where a lane
+  // is a channel, else (num_chunks, channels, entries).
   double* sums;
   int64_t channel_stride;
   const Norm* norm;  // or null

@@ -21,7 +21,9 @@ MMACT_HD inline void read_values(const typename St::Raw* from, int64_t n, typena
   using S = Simd<typename St::Value>;
   int64_t i = 0;
   for (; i + S::kWidth <= n; i += S::kWidth) S::store(to + i, St::load(from + i));
-  if (i < n) {
+  if constexpr (!St::kConverts) {
+    for (; i < n; ++i) to[i] = from[i];
+  } else if (i < n) {
     typename St::Raw rest[S::kWidth] = {};
     for (int64_t j = i; j < n; ++j) rest[j - i] = from[j];
     typename St::Value values[S::kWidth];
@@ -35,7 +37,9 @@ MMACT_HD inline void write_values(const typename St::Value* from, int64_t n, typ
   using S = Simd<typename St::Value>;
   int64_t i = 0;
   for (; i + S::kWidth <= n; i += S::kWidth) St::store(to + i, S::load(from + i));
-  if (i < n) {
+  if constexpr (!St::kConverts) {
+    for (; i < n; ++i) to[i] = from[i];
+  } else if (i < n) {
     typename St::Value values[S::kWidth] = {};
     for (int64_t j = i; j < n; ++j) values[j - i] = from[j];
     typename St::Raw rest[S::kWidth];
@@ -61,13 +65,14 @@ MMACT_HD inline void with_storage(Storage storage, Use use) {
 template <class Move>
 MMACT_HD inline void for_each_run(const Task& task, int64_t channel, int64_t begin, int64_t end,
                                   Move move) {
-  int64_t done = 0;
-  while (begin < end) {
-    const int64_t o = begin / task.inner, i = begin % task.inner;
-    const int64_t length = end - begin < task.inner - i ? end - begin : task.inner - i;
-    move((o * task.channels + channel) * task.inner + i, done, length);
-    begin += length;
+  const int64_t o = begin / task.inner, i = begin - o * task.inner, size = end - begin;
+  int64_t at = (o * task.channels + channel) * task.inner + i, run_end = task.inner - i;
+  for (int64_t done = 0; done < size;) {
+    const int64_t length = (run_end < size ? run_end : size) - done;
+    move(at, done, length);
     done += length;
+    at += (task.channels - 1) * task.inner + length;
+    run_end += task.inner;
   }
 }
 
@@ -134,9 +139,10 @@ struct ChannelTile {
   }
   MMACT_HD InPlace in_place() const {
     constexpr int64_t kWidth = Simd<T>::kWidth;
-    const int64_t i = begin % task.inner;
-    if (!task.is_plain() || size() % kWidth != 0 || i + size() > task.inner) return {-1, kWidth};
-    return {((begin / task.inner) * task.channels + channel) * task.inner + i, kWidth};
+    if (!task.is_plain() || size() % kWidth != 0 || size() > task.inner) return {-1, kWidth};
+    const int64_t o = begin / task.inner, i = begin - o * task.inner;
+    if (i + size() > task.inner) return {-1, kWidth};
+    return {(o * task.channels + channel) * task.inner + i, kWidth};
   }
 };
 
@@ -225,7 +231,7 @@ MMACT_HD inline void for_each_channel_tile(const Task& task, int64_t begin, int6
                                            Visit visit) {
   const int64_t elements = task.outer * task.inner;
   for (int64_t item = begin; item < end; ++item) {
-    const int64_t chunk = item / task.channels, channel = item % task.channels;
+    const int64_t chunk = item / task.channels, channel = item - chunk * task.channels;
     const int64_t stop = (chunk + 1) * task.chunk < elements ? (chunk + 1) * task.chunk : elements;
     for (int64_t at = chunk * task.chunk; at < stop;) {
       int64_t next = at + kTile < stop ? at + kTile : stop;

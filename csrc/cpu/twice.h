@@ -75,6 +75,9 @@ struct Twice {
     return {S::select_index(mask.first, yes.first, no.first),
             S::select_index(mask.second, yes.second, no.second)};
   }
+  MMACT_HD static I increment_where(const I& to, const I& mask) {
+    return {S::increment_where(to.first, mask.first), S::increment_where(to.second, mask.second)};
+  }
   MMACT_HD static V at_least(const V& v, const V& bound) {
     return {S::at_least(v.first, bound.first), S::at_least(v.second, bound.second)};
   }
@@ -96,6 +99,11 @@ struct TwiceTable {
   template <class I>
   MMACT_HD auto at(const Pair<I>& i) const -> Pair<decltype(table.at(i.first))> {
     return {table.at(i.first), table.at(i.second)};
+  }
+  template <int kFrom, int kTo, class I>
+  MMACT_HD auto between(const Pair<I>& i) const -> Pair<decltype(table.at(i.first))> {
+    return {table.template between<kFrom, kTo>(i.first),
+            table.template between<kFrom, kTo>(i.second)};
   }
 };
 

@@ -42,6 +42,11 @@ struct Column {
     else
       return __ldg(entries + row * stride);
   }
+  // at(row), where kFrom <= row < kTo.
+  template <int kFrom, int kTo>
+  __device__ T between(int row) const {
+    return at(row);
+  }
   // A part to be looked up by index.
   __device__ Column table(int row, int) const {
     return {entries + row * (A::kSharedTable ? A::kWidth : stride), stride};

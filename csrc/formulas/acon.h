@@ -53,7 +53,8 @@ struct Acon {
 struct AconSettings {
   static constexpr int kParameters = 3;  // p1, p2 and beta (G)
   static constexpr int kTerms = 0;
-  static constexpr bool kLooksUp = false, kSlowSteps = true;
+  static constexpr int kLeastLookups = 0;
+  static constexpr bool kSlowSteps = true;
 
   MMACT_HD int rows() const { return 3; }
   MMACT_HD int backward_rows() const { return 3; }

@@ -23,7 +23,7 @@ struct CpabForm {
   CpabFactor factor;
   double negative_slope;  // of kLeaky
   int breakpoints;
-  int first_step;  // of the search: entries 1 .. 2 * first_step - 1 are searched
+  int filled;  // the size of the search tree, and 1
 };
 
 // Derivatives of log1p(a) / a and expm1(b) / b, given the value. Near 0 they are series, where the
@@ -35,33 +35,35 @@ struct CpabDerivatives {
   static constexpr double kNear = 0.5;
   static constexpr int kLogTerms = kFloat ? 5 : 12, kExpTerms = kFloat ? 8 : 15;
 
-  // With w = a / (2 + a), log1p(a) = 2 artanh(w); nothing cancels as a >= 0.
-  MMACT_HD static V of_log1p_ratio(V a, V g) {
-    const V w = S::divide(a, a + S::set(2)), t = w * w;
+  // With w = a / (2 + a), log1p(a) = 2 artanh(w); nothing cancels as a >= 0. `r` is 1 / (1 + a).
+  MMACT_HD static V of_log1p_ratio(V a, V g, V r) {
+    const V rest = S::divide(S::set(2), a + S::set(2)), w = S::set(0.5) * a * rest, t = w * w;
     V q = S::set(1.0 / (2 * kLogTerms + 1));
     MMACT_UNROLL
     for (int k = kLogTerms - 2; k >= 0; --k) q = S::fma(q, t, S::set(1.0 / (2 * k + 3)));
-    const V rest = S::set(1) - w;
-    const V near = S::divide(S::set(-0.5) * rest * S::fma(rest * w, q, g), S::set(1) + w);
-    const V far = S::divide(S::divide(S::set(1), a + S::set(1)) - g, a);
-    return S::select(a < S::set(kNear), near, far);
+    const V near = S::set(-0.5) * r * S::fma(rest * w, q, g);
+    return S::select(a < S::set(kNear), near, S::divide(r - g, a));
   }
 
   MMACT_HD static V of_expm1_ratio(V b, V h) {
-    // The sum of k b^(k - 1) / (k + 1)!, from the last term on; a term is the one before times
-    // b (k + 1) / (k (k + 2)).
-    V sum = S::set(1);
+    // The sum of (k + 1) b^k / (k + 2)!, from the last term on.
+    double coefficient = 1;
     MMACT_UNROLL
-    for (int k = kExpTerms; k > 0; --k)
-      sum = S::fma(sum * b, S::set((k + 1.0) / (k * (k + 2.0))), S::set(1));
+    for (int k = 1; k <= kExpTerms; ++k) coefficient *= (k + 1.0) / (k * (k + 2.0));
+    V sum = S::set(0.5 * coefficient);
+    MMACT_UNROLL
+    for (int k = kExpTerms; k > 0; --k) {
+      coefficient *= k * (k + 2.0) / (k + 1.0);
+      sum = S::fma(sum, b, S::set(0.5 * coefficient));
+    }
     const V far = S::divide(S::fma(b - S::set(1), h, S::set(1)), b);
-    return S::select(S::abs(b) < S::set(kNear), S::set(0.5) * sum, far);
+    return S::select(S::abs(b) < S::set(kNear), sum, far);
   }
 };
 
 // The function of one channel (or of one channel per lane, if Table looks up lane by lane).
-// kFirstStep is that of the settings, or 0 if it is known only at run time.
-template <class S, class Table, int kFirstStep>
+// kFilled is that of the settings, or 0 if it is known only at run time.
+template <class S, class Table, int kFilled>
 struct Cpab {
   using V = typename S::V;
   using M = typename S::Math;
@@ -72,16 +74,24 @@ struct Cpab {
   CpabForm settings;
   Table breakpoints, p, d, m, alpha, beta;
 
-  // The number of breakpoints up to x, by bisection: `breakpoints` has them from entry 1 on. NaN,
-  // and the NaN that it is filled up with, are beyond none and all.
+  // The number of breakpoints up to x: `breakpoints` is a binary search tree of kFilled - 1 nodes,
+  // whose node k has the children 2 k and 2 k + 1. NaN, and the NaN that it is filled up with, are
+  // beyond none and all.
   MMACT_HD I segment(V x) const {
-    I found{};
-    MMACT_UNROLL
-    for (int step = kFirstStep > 0 ? kFirstStep : settings.first_step; step > 0; step /= 2) {
-      const I next = found + step;
-      found = S::select_index(x >= breakpoints.at(next), next, found);
+    if constexpr (kFilled > 0) return below<1>(x, I{} + 1);
+    I k = I{} + 1;
+    for (int size = 1; size < settings.filled; size *= 2)
+      k = S::increment_where(k + k, x >= breakpoints.at(k));
+    return k + -settings.filled;
+  }
+  template <int kFirst>  // node of a level
+  MMACT_HD I below(V x, I k) const {
+    if constexpr (kFirst == kFilled) {
+      return k + -kFilled;
+    } else {
+      const V node = breakpoints.template between<kFirst, 2 * kFirst>(k);
+      return below<2 * kFirst>(x, S::increment_where(k + k, x >= node));
     }
-    return found;
   }
 
   // Intermediate results of forward and backward.
@@ -109,22 +119,22 @@ struct Cpab {
     return S::at_least(v, S::set(std::numeric_limits<typename S::Value>::lowest()));
   }
 
-  MMACT_HD V leaky(V x) const {
-    const I last = I{} + settings.breakpoints;
-    const V ends = S::select(x < breakpoints.at(I{} + 1), S::set(1), S::set(0));
-    const V outside = S::select(x >= breakpoints.at(last), S::set(1), ends);
+  // The slope of x in segment i: 1 in the domain.
+  MMACT_HD V leaky(V x, I i) const {
     const V slope = S::select(x < S::set(0), S::set(settings.negative_slope), S::set(1));
-    return S::select(outside > S::set(0), slope, S::set(1));
+    const V right = S::select(i == I{} + settings.breakpoints, slope, S::set(1));
+    return S::select(i == I{}, slope, right);
   }
 
   template <class Index>
   MMACT_HD V forward(V x, const Index&) const {
-    const Point point = at(x, segment(x));
+    const I i = segment(x);
+    const Point point = at(x, i);
     switch (settings.factor) {
       case CpabFactor::kOne:
         return point.t;
       case CpabFactor::kLeaky:
-        return point.t * leaky(x);
+        return point.t * leaky(x, i);
       case CpabFactor::kGelu:
         return bounded_below(point.t) * M::normal_cdf(x);
       case CpabFactor::kGeluBelowZero:
@@ -140,7 +150,7 @@ struct Cpab {
     const Point point = at(x, bin);
     V gt = gy, gx = S::set(0);  // the gradient of T(x), and what the factor's derivative adds
     if (settings.factor == CpabFactor::kLeaky) {
-      gt = gy * leaky(x);
+      gt = gy * leaky(x, bin);
     } else if (settings.factor != CpabFactor::kOne) {
       gt = gy * M::normal_cdf(x);
       // The product that goes to 0 first: gy times a large number may be infinite.
@@ -151,7 +161,8 @@ struct Cpab {
       }
     }
     const V z = point.z, g = point.g, h = point.h, b = point.bz * g;
-    const V dg = CpabDerivatives<S>::of_log1p_ratio(point.a, g);
+    const V r = S::divide(S::set(1), S::set(1) + point.a);
+    const V dg = CpabDerivatives<S>::of_log1p_ratio(point.a, g, r);
     const V dh = CpabDerivatives<S>::of_expm1_ratio(b, h);
     const V scaled = gt * point.gain * z * z;
     terms[0] = gt;
@@ -159,11 +170,11 @@ struct Cpab {
     terms[2] = scaled * dg * S::fma(point.bz * g, dh, h);
     terms[3] = scaled * g * g * dh;
     // expm1(B) = B h: T' = (1 + m) exp(B) / (1 + A).
-    return S::fma(gt, S::divide(point.gain * S::fma(b, h, S::set(1)), S::set(1) + point.a), gx);
+    return S::fma(gt, point.gain * S::fma(b, h, S::set(1)) * r, gx);
   }
 };
 
-template <int kFirstStep>
+template <int kFilled>
 struct CpabFormula {
   CpabForm form;
   int first, segments;  // of each column of constants: the row, and how many
@@ -174,36 +185,33 @@ struct CpabFormula {
       return column.table(first + number * segments, segments);
     };
     using Table = decltype(column.table(0, 0));
-    return Cpab<S, Table, kFirstStep>{form,         column.table(0, first), constants(0),
-                                      constants(1), constants(2),           constants(3),
-                                      constants(4)};
+    return Cpab<S, Table, kFilled>{form,         column.table(0, first), constants(0), constants(1),
+                                   constants(2), constants(3),           constants(4)};
   }
 };
 
 struct CpabSettings {
   static constexpr int kParameters = 2;  // breakpoints (G, E), and the table (G, E + 1, 5)
   static constexpr int kTerms = 4;
-  static constexpr bool kLooksUp = true, kSlowSteps = true;
-  static constexpr int kColumns = 5, kLeastFirstStep = 16;
+  static constexpr bool kSlowSteps = true;
+  static constexpr int kColumns = 5, kLeastLookups = 32;
 
   CpabForm form;
   double largest;  // constant; beyond, the arithmetic could not hold sums of several
 
   MMACT_HD int segments() const { return form.breakpoints + 1; }
-  // The table of a group: breakpoints in entries 1 to E of the first rows, then columns of
-  // constants.
-  MMACT_HD int filled() const { return 2 * form.first_step; }
-  MMACT_HD int rows() const { return filled() + kColumns * segments(); }
+  // The table of a group: the search tree, from row 1 on, then columns of constants.
+  MMACT_HD int rows() const { return form.filled + kColumns * segments(); }
   MMACT_HD int backward_rows() const { return rows(); }
   MMACT_HD int entries() const { return kTerms * segments(); }
-  MMACT_HD int lookups() const { return filled(); }
+  MMACT_HD int lookups() const { return form.filled; }
 
   template <class Use>
   void with_formula(const Use& use) const {
-    if (form.first_step == kLeastFirstStep)
-      use(CpabFormula<kLeastFirstStep>{form, filled(), segments()});
+    if (form.filled == kLeastLookups)
+      use(CpabFormula<kLeastLookups>{form, form.filled, segments()});
     else
-      use(CpabFormula<0>{form, filled(), segments()});
+      use(CpabFormula<0>{form, form.filled, segments()});
   }
 
   struct Group {
@@ -213,10 +221,16 @@ struct CpabSettings {
 
     MMACT_HD double number(int row) const {
       const int count = settings->form.breakpoints, segments = settings->segments();
-      if (row < settings->filled())
-        return 1 <= row && row <= count ? p[0].at(g * count + row - 1)
-                                        : std::numeric_limits<double>::quiet_NaN();
-      row -= settings->filled();
+      const int filled = settings->form.filled;
+      if (row < filled) {
+        // A node, from left to right: the first of its level is followed by a whole tree of `step`.
+        int step = filled;
+        for (int k = row; k > 0; k /= 2) step /= 2;
+        const int node = 2 * step * row - filled + step;
+        return 1 <= node && node <= count ? p[0].at(g * count + node - 1)
+                                          : std::numeric_limits<double>::quiet_NaN();
+      }
+      row -= filled;
       const double value = p[1].at((g * segments + row % segments) * kColumns + row / segments);
       const double largest = settings->largest;
       return value > largest ? largest : value < -largest ? -largest : value;

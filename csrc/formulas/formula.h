@@ -12,7 +12,8 @@
 // - entries(): how many sums backward leaves per group. With kTerms > 0 they are kTerms sums for
 //   each of several bins, and an element adds to one bin; else every element adds to all of them;
 // - gradients(parameters, g, sums, gradients): from these sums to the parameters' gradients;
-// - kLooksUp and lookups(): whether numbers are looked up by index, and in tables of what size;
+// - lookups(), the size of the tables that are looked up by index, and kLeastLookups, the least
+//   that it can be: 0 if there are none;
 // - kSlowSteps: the formula's steps wait for each other, so that a CPU had better work on two
 //   vectors at a time.
 #pragma once

@@ -270,7 +270,8 @@ struct PauFormula {
 struct PauSettings {
   static constexpr int kParameters = 2;  // the numerator's coefficients, and the denominator's
   static constexpr int kTerms = 0;
-  static constexpr bool kLooksUp = false, kSlowSteps = false;
+  static constexpr int kLeastLookups = 0;
+  static constexpr bool kSlowSteps = false;
 
   PauForm form;
   const int64_t* seed;

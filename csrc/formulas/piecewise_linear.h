@@ -71,7 +71,8 @@ struct PiecewiseLinearFormula {
 struct PiecewiseLinearSettings {
   static constexpr int kParameters = 3;  // breakpoints (G, S), slopes and offsets (G, S + 1)
   static constexpr int kTerms = 2;
-  static constexpr bool kLooksUp = false, kSlowSteps = false;
+  static constexpr int kLeastLookups = 0;
+  static constexpr bool kSlowSteps = false;
 
   int count;  // S
 
@@ -117,7 +118,8 @@ struct PiecewiseLinearSettings {
 struct AreluSettings {
   static constexpr int kParameters = 2;  // alpha and beta, one number each
   static constexpr int kTerms = 2;
-  static constexpr bool kLooksUp = false, kSlowSteps = false;
+  static constexpr int kLeastLookups = 0;
+  static constexpr bool kSlowSteps = false;
   static constexpr double kLow = 0.01, kHigh = 0.99;  // of the clamp
 
   bool residual;

@@ -70,7 +70,8 @@ struct Pwlu {
 struct PwluSettings {
   static constexpr int kParameters = 5;  // B_L, B_R, K_L and K_R (G), Y_P (G, N + 1)
   static constexpr int kTerms = 2;
-  static constexpr bool kLooksUp = true, kSlowSteps = false;
+  static constexpr int kLeastLookups = 3;
+  static constexpr bool kSlowSteps = false;
   // The table of a group: four scalars, the slopes of the N + 2 segments, and their values.
   static constexpr int kScalars = 4;
 

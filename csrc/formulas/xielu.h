@@ -46,7 +46,8 @@ struct Xielu {
 struct XieluSettings {
   static constexpr int kParameters = 2;  // raw_p and raw_n (G)
   static constexpr int kTerms = 0;
-  static constexpr bool kLooksUp = false, kSlowSteps = true;
+  static constexpr int kLeastLookups = 0;
+  static constexpr bool kSlowSteps = true;
 
   double beta;
 

@@ -31,11 +31,10 @@ struct CpabOp {
     check_parameter(kName, "table", table, x, {groups, count + 1, Settings::kColumns});
     check_input(kName, x, groups, channel_dim);
     parameters = {breakpoints.contiguous(), table.contiguous()};
-    int first_step = Settings::kLeastFirstStep;
-    while (2 * first_step <= count) first_step *= 2;
+    int filled = Settings::kLeastLookups;
+    while (filled <= count) filled *= 2;
     const double most = x.scalar_type() == at::kDouble ? DBL_MAX : static_cast<double>(FLT_MAX);
-    settings = {{factor_named(factor), negative_slope, static_cast<int>(count), first_step},
-                most / 8};
+    settings = {{factor_named(factor), negative_slope, static_cast<int>(count), filled}, most / 8};
   }
 
   static CpabFactor factor_named(c10::string_view name) {

@@ -16,7 +16,8 @@ std::tuple<Tensor, Tensor> batch_statistics(const Tensor& x, const OptionalTenso
                                             const OptionalTensor& running_var, double momentum) {
   const char* const op = "batch_statistics";
   check_input(op, x, 1, 0);
-  TORCH_CHECK(x.dim() >= 2 && x.numel() > x.size(1), op,
+  // One value has a variance, but not Bessel's.
+  TORCH_CHECK(x.dim() >= 2 && x.numel() > (running_var ? x.size(1) : 0), op,
               ": x must have more than one value per channel at dimension 1, got ", x.sizes());
   for (const auto& running : {running_mean, running_var})
     if (running) {

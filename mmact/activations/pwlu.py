@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from ..ops import pwlu
 from ..ops._arguments import number, positive, refuse, several
 from ..ops._compat import is_compiling
-from ..ops.norm import Norm
-from ..ops.reference import PWLU_MIN_WIDTH, opmath_dtype
+from ..ops.norm import Norm, pool, statistics
+from ..ops.reference import PWLU_MIN_WIDTH
 from .base import ChannelActivation
 from .functions import Function, check_function, named_function
 
@@ -255,12 +255,10 @@ class PWLU(ChannelActivation):
         if norm is not None:
             self._take(*norm.moments(groups))
             return
-        x = x.to(opmath_dtype(x.dtype))
         # Also an input that has no dimension but the channels has one to average over.
-        x = x.reshape(1, -1) if groups == 1 else x.unflatten(dim, (groups, -1))
-        dims = [d for d in range(x.dim()) if d != (0 if groups == 1 else dim)]
-        var, mean = torch.var_mean(x, dims, correction=0)
-        self._take(mean, var)
+        x = x.movedim(dim, 1) if groups > 1 and x.dim() > 1 else x
+        x = x.reshape(1, -1) if x.dim() < 2 else x
+        self._take(*pool(*statistics(x), groups))
 
     def _take(self, mean: Tensor, var: Tensor) -> None:
         if self._waiting is None:

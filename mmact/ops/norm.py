@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ._library import define
+from ._transforms import use_reference
 from .reference import opmath_dtype
 
 #: Arguments of an op with a norm, between x and the op's own tensors, and behind its settings.
@@ -65,9 +66,7 @@ class Norm:
         var = self.var / (self.var + self.eps)
         if self.weight is not None:
             var = var * self.weight.detach().to(zeros.dtype).square()
-        mean, var = mean.view(groups, -1), var.view(groups, -1)
-        pooled = mean.mean(1)
-        return pooled, (var + (mean - pooled.unsqueeze(1)).square()).mean(1)
+        return pool(mean, var, groups)
 
     def run(self, name: str, num_tensors: int, x: Tensor, *arguments) -> Tensor:
         """Calls an op, which has so many tensors with x, with this in front."""
@@ -83,6 +82,21 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     dims = [d for d in range(x.dim()) if d != 1]
     var, mean = torch.var_mean(x, dims, correction=0)
     return mean, var
+
+
+def pool(mean: Tensor, var: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Returns mean and variance over each of ``groups`` of neighbouring channels, of (C,) each."""
+    mean, var = mean.view(groups, -1), var.view(groups, -1)
+    pooled = mean.mean(1)
+    return pooled, (var + (mean - pooled.unsqueeze(1)).square()).mean(1)
+
+
+def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and var of each channel of x at dimension 1, (C,) each, as constants."""
+    x = x.detach()
+    if use_reference() or x.numel() == 0:
+        return moments(x)
+    return torch.ops.mmact.batch_statistics(x, None, None, 0.0)
 
 
 def _channels(vector: Tensor, x: Tensor) -> Tensor:
@@ -168,9 +182,10 @@ def _batch_statistics(
     x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
 ) -> tuple[Tensor, Tensor]:
     mean, var = moments(x)
-    count = x.numel() // x.size(1)
     keep(running_mean, mean, momentum)
-    keep(running_var, var * (count / (count - 1)), momentum)
+    if running_var is not None:
+        count = x.numel() // x.size(1)
+        keep(running_var, var * (count / (count - 1)), momentum)
     return mean, var
 
 
