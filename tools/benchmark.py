@@ -258,21 +258,17 @@ def saved_inputs(module: nn.Module, x: Tensor) -> float:
     return sum(storages.values()) / (x.numel() * x.element_size())
 
 
-def peak_memory(module: nn.Module, x: Tensor, grad: Tensor) -> float:
-    """Most memory that forward and backward hold at a time, in sizes of the input.
-
-    Input, its gradient's gradient and parameters, which are there before, do not count.
-    """
+def peak_memory(run: Callable[[], object], device: str) -> int:
+    """Most bytes that a run holds at a time, beyond what is there before it."""
     with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
-        module(x).backward(grad)
-        x.grad = None
+        run()
     held = peak = 0
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == '[memory]']
     for event in sorted(events, key=lambda e: e.start_ns()):
-        if (event.device_type() == torch.profiler.DeviceType.CPU) == (x.device.type == 'cpu'):
+        if (event.device_type() == torch.profiler.DeviceType.CPU) == (device == 'cpu'):
             held += event.nbytes()
             peak = max(peak, held)
-    return peak / (x.numel() * x.element_size())
+    return peak
 
 
 def summary(values: list[float], others: list[float]) -> dict:
@@ -310,7 +306,7 @@ def measure(modules: dict[str, nn.Module], x: Tensor, grad: Tensor, repeat: int)
         row = {
             'name': name,
             'saved': saved_inputs(module, x),
-            'peak': peak_memory(module, x, grad),
+            'peak': peak_memory(lambda m=module: both(m), device) / (x.numel() * x.element_size()),
         }
         for kind, values in times[name].items():
             row[kind] = summary(values, times['nn.ReLU'][kind])

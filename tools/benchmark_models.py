@@ -3,16 +3,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures whole models with learned activations beside the model as it was.
 
-The model is converted (mmact.convert) for each activation, and BatchNorms and activations that
-follow each other are fused (mmact.fuse). Every repetition runs all candidates once, one after the
-other, on the same input; the table gives medians over the repetitions and quartiles of the ratios
-to the original, pair by pair. Iterations are forward and backward, without the optimizer's step;
---inference leaves them out.
+A candidate of --act is the type of an activation, with which the model is converted
+(mmact.convert), after which BatchNorms and activations that follow each other are fused
+(mmact.fuse); ReLU (in place), SiLU (in place) and PReLU are PyTorch's. A class of another library,
+MODULE:CLASS, is put in the same places: rational.torch:Rational, torch_activation:PAU,
+mmdet.models.layers:DyReLU. Behind a candidate may stand -separate (nothing is fused), -compiled
+(torch.compile, which fuses by itself) and, behind PWLU, -phase1 (it collects statistics). The model
+as it was is called original. A candidate that does not run is a line in the table that says why.
 
-A candidate is the type of an activation, or the class of another library, MODULE:CLASS, which is
-put in the same places: rational.torch:Rational, mmdet.models.layers:DyReLU. Behind it may stand
--separate (nothing is fused), -phase1 (PWLU collects statistics) and -compiled (torch.compile);
-original-compiled is the original through torch.compile.
+Every repetition runs all candidates once, one after the other, on the same input; the table gives
+medians over the repetitions and quartiles of the ratios to the base, pair by pair. Iterations are
+forward and backward, without the optimizer's step; --inference leaves them out.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark import environment, seconds, summary
+from benchmark import FORMATS, environment, peak_memory, seconds, summary
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
@@ -43,30 +45,35 @@ CONFIGS = {
     'pspnet': 'mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py',
     'td-hm': 'mmpose::body_2d_keypoint/topdown_heatmap/coco/td-hm_res50_8xb64-210e_coco-256x192.py',
 }
-OTHERS = ('SiLU', 'PReLU')
-WAYS = ('separate', 'phase1', 'compiled')
-#: Times of inference that papers print, in ms, with their batch and GPU: Table 10 of DiTAC's,
-#: Table 4 of PWLU's.
-PAPER = {
-    'mobilenet_v3_small': (1, 'P100', {'original': '9 ± 4', 'DiTAC': '16 ± 1'}),
-    'convnext_small': (1, 'P100', {'original': '16 ± 2', 'DiTAC': '27 ± 1'}),
-    'resnet18': (
-        64,
-        'V100',
-        dict(original='17.1', SiLU='18.8', PWLU='19.9', FReLU='23.3', APL='40.7', PAU='64.2'),
-    ),
-    'mobilenet_v3_large': (
-        64,
-        'V100',
-        dict(original='15.4', SiLU='15.7', PWLU='16.2', FReLU='18.1', APL='31.7', PAU='38.6'),
-    ),
+#: PyTorch's, for so many channels.
+OTHERS: dict[str, Callable[[int], nn.Module]] = {
+    'ReLU': lambda channels: nn.ReLU(inplace=True),
+    'SiLU': lambda channels: nn.SiLU(inplace=True),
+    'PReLU': lambda channels: nn.PReLU(channels, 0.0),
 }
+WAYS = ('separate', 'phase1', 'compiled')
 DEFAULT = ['SiLU', 'PReLU', 'PWLU', 'AReLU', 'PAU', 'DiTAC', 'DyReLUB', 'DyReLUC']
+
+# Table 4 of the PWLU paper, 64 pictures on a V100. By Table 2's parameters its MobileNetV3 is the
+# small one. Of training the text says that PWLU "is around 20% slower compared to ReLU".
+_PWLU_TRAINING = {'ReLU': 1, 'PWLU': 1.2}
+_PWLU_RESNET = {'ReLU': 17.1, 'SiLU': 18.8, 'PWLU': 19.9, 'FReLU': 23.3, 'APL': 40.7, 'PAU': 64.2}
+_PWLU_MOBILE = {'ReLU': 15.4, 'SiLU': 15.7, 'PWLU': 16.2, 'FReLU': 18.1, 'APL': 31.7, 'PAU': 38.6}
+#: Times that papers print, in ms or of ReLU's, by model and base. Those to the original are of
+#: Table 10 of the DiTAC paper, one picture on a P100: 9 ± 4 ms to 16 ± 1, and 16 ± 2 to 27 ± 1.
+PAPER: dict[tuple[str, str], dict[str, dict[str, float]]] = {
+    ('mobilenet_v3_small', 'original'): {'inference': {'original': 9, 'DiTAC': 16}},
+    ('convnext_small', 'original'): {'inference': {'original': 16, 'DiTAC': 27}},
+    ('resnet18', 'ReLU'): {'iteration': _PWLU_TRAINING, 'inference': _PWLU_RESNET},
+    ('mobilenet_v3_small', 'ReLU'): {'iteration': _PWLU_TRAINING, 'inference': _PWLU_MOBILE},
+}
 
 
 def parse_args() -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         '--model',
         nargs='+',
@@ -78,28 +85,33 @@ def parse_args() -> argparse.Namespace:
         nargs='+',
         default=DEFAULT,
         metavar='CANDIDATE',
-        help='what to measure beside the original (see above; default: %(default)s)',
+        help='what to measure beside the base (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--base',
+        default='original',
+        metavar='CANDIDATE',
+        help='what the ratios are to (default: %(default)s)',
     )
     parser.add_argument('--shape', type=int, nargs=4, default=(2, 3, 224, 224))
     parser.add_argument('--inference', action='store_true', help='measure nothing else')
-    parser.add_argument('--format', default='contiguous', choices=('contiguous', 'channels_last'))
+    parser.add_argument('--format', default='contiguous', choices=list(FORMATS))
     parser.add_argument('--repeat', type=int, default=9, help='repetitions (default: 9)')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
     parser.add_argument('--device', default='cpu', choices=('cpu', 'cuda'))
     parser.add_argument('--out', type=Path, help='add all figures to this JSON-lines file')
     parser.add_argument('--plot', type=Path, metavar='PNG', help='draw the ratios')
     args = parser.parse_args()
-    for candidate in args.act:
-        unknown = set(candidate.split('-')[1:]) - set(WAYS)
-        if unknown:
-            parser.error(
-                f'--act {candidate}: -{unknown.pop()} is none of {", ".join(f"-{w}" for w in WAYS)}'
-            )
+    for candidate in (args.base, *args.act):
+        kind, *ways = candidate.split('-')
+        for way in ways:
+            if way not in WAYS or (way == 'phase1' and kind != 'PWLU'):
+                parser.error(f'{candidate}: there is no -{way} of {kind}')
     return args
 
 
-def build(name: str) -> nn.Module:
-    """The original model."""
+def build(name: str, shape: tuple[int, ...]) -> nn.Module:
+    """The original model, for images of a shape where it is made for one."""
     torch.manual_seed(0)
     if name in CONFIGS:
         from mmengine.config import Config
@@ -112,6 +124,10 @@ def build(name: str) -> nn.Module:
         init_default_scope(codebase)
         cfg.model.backbone.pop('init_cfg', None)
         cfg.model.pop('pretrained', None)
+        codec = cfg.model.get('head', {}).get('decoder')
+        if codec:
+            height, width = shape[2:]
+            codec.update(input_size=(width, height), heatmap_size=(width // 4, height // 4))
         return revert_sync_batchnorm(MODELS.build(cfg.model))
     if name.startswith('timm:'):
         import timm
@@ -127,17 +143,16 @@ def build(name: str) -> nn.Module:
     return getattr(torchvision.models, name)()
 
 
-def other(kind: str, width: int) -> nn.Module:
-    """An activation that is not mmact's, for so many channels."""
-    if kind == 'PReLU':
-        return nn.PReLU(width, 0.0)
-    if kind == 'SiLU':
-        return nn.SiLU(inplace=True)
+def foreign(kind: str) -> Callable[[int], nn.Module]:
+    """What makes a PyTorch activation, or another library's, for so many channels."""
+    if kind in OTHERS:
+        return OTHERS[kind]
     module, name = kind.split(':')
     cls = getattr(importlib.import_module(module), name)
-    parameters = inspect.signature(cls).parameters.values()
-    needs_width = any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
-    return cls(width) if needs_width else cls()
+    wanted = inspect.signature(cls).parameters.values()
+    if any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in wanted):
+        return cls
+    return lambda channels: cls()
 
 
 def with_activation(
@@ -145,21 +160,37 @@ def with_activation(
 ) -> tuple[nn.Module, int]:
     """A copy of the model as a candidate has it, and how many places are fused."""
     model, (kind, *ways), fused = copy.deepcopy(model), candidate.split('-'), 0
-    foreign = kind in OTHERS or ':' in kind
-    if kind != 'original':
-        mmact.convert(model, dict(type='PWLU' if foreign else kind), example=(1, *shape[1:]))
-    for parent in list(model.modules()) if foreign else ():
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Activation):
-                setattr(parent, name, other(kind, child.num_channels or 1))
-    if not foreign and 'separate' not in ways:
-        fused = mmact.fuse(model)
-    for act in model.modules() if 'phase1' in ways else ():
-        if isinstance(act, PWLU):
-            act.start_collecting()
+    if kind in OTHERS or ':' in kind:
+        make = foreign(kind)
+        mmact.convert(model, dict(type='PWLU'), example=(1, *shape[1:]))
+        for parent in list(model.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, Activation):
+                    setattr(parent, name, make(child.num_channels or 1))
+    elif kind != 'original':
+        mmact.convert(model, dict(type=kind), example=(1, *shape[1:]))
+        if 'separate' not in ways and 'compiled' not in ways:
+            fused = mmact.fuse(model)
+    if 'phase1' in ways:
+        for module in model.modules():
+            if isinstance(module, PWLU):
+                module.start_collecting()
     if 'compiled' in ways:
-        model.compile()
+        # All candidates of a run are one function to its cache, which otherwise holds eight graphs.
+        importlib.import_module('torch._dynamo').config.recompile_limit = 256
+        model.forward = torch.compile(model.forward)
     return model, fused
+
+
+@contextmanager
+def noting(row: dict, base: str) -> Iterator[None]:
+    """Makes an error of a candidate a note in its row. Without the base nothing can be said."""
+    try:
+        yield
+    except Exception as error:
+        row['note'] = ' '.join(f'{type(error).__name__}: {error}'.split())[:160]
+        if row['name'] == base:
+            raise SystemExit(f'{base}: {row["note"]}') from error
 
 
 def kept_bytes(model: nn.Module, iterate: Callable[[], Any]) -> int:
@@ -185,17 +216,21 @@ def total(outputs: Any) -> Tensor:
 
 
 def measure(name: str, args: argparse.Namespace) -> list[dict]:
-    """Times iterations and inference of the original and of all candidates, interleaved."""
-    original = build(name).to(args.device)
-    shape = tuple(args.shape)
-    models, places = {'original': original}, {'original': 0}
-    for candidate in args.act:
-        models[candidate], places[candidate] = with_activation(original, candidate, shape)
-    if args.format == 'channels_last':
-        models = {k: m.to(memory_format=torch.channels_last) for k, m in models.items()}
+    """Times iterations and inference of the base and of all candidates, interleaved."""
+    shape, base = tuple(args.shape), args.base
+    original = build(name, shape)
+    rows: dict[str, dict] = {k: {'name': k, 'fused': 0} for k in (base, *args.act)}
+    models = {}
+    for k, row in rows.items():
+        with noting(row, base):
+            model, row['fused'] = with_activation(original, k, shape)
+            if args.device == 'cuda':
+                model.cuda()
+            if args.format == 'channels_last':
+                model.to(memory_format=torch.channels_last)
+            models[k] = model
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(args.device)
-    if args.format == 'channels_last':
-        x = x.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous(memory_format=FORMATS[args.format])
 
     def forward(model: nn.Module, training: bool) -> Callable[[], Any]:
         if name in CONFIGS:
@@ -213,81 +248,90 @@ def measure(name: str, args: argparse.Namespace) -> list[dict]:
         with torch.no_grad():
             forward(model, False)()
 
-    rows = {k: {'name': k, 'fused': places[k]} for k in models}
     kinds = {'iteration': iteration, 'inference': inference}
     if args.inference:
         del kinds['iteration']
     for kind, run in kinds.items():
-        times: dict[str, list[float]] = {k: [] for k in models}
-        for model in models.values():
+        for k, model in models.items():
             model.train(kind == 'iteration')
-            run(model)
+            with noting(rows[k], base):
+                run(model)  # warm-up, and compilation where there is one
+        models = {k: m for k, m in models.items() if 'note' not in rows[k]}
+        times: dict[str, list[float]] = {k: [] for k in models}
         for done in range(args.repeat):
             for k, model in models.items():
                 times[k].append(seconds(lambda r=run, m=model: r(m), args.device))
             print(f'{name}: {kind} {done + 1} of {args.repeat}', end='\r', flush=True)
         for k, values in times.items():
-            rows[k][kind] = summary(values, times['original'])
-    if args.inference:
-        return list(rows.values())
-    for k, model in models.items():
-        model.train()
-        rows[k]['kept'] = kept_bytes(model, forward(model, True))
+            rows[k][kind] = summary(values, times[base])
+    if not args.inference:
+        for k, model in models.items():
+            model.train()
+            with noting(rows[k], base):
+                rows[k]['peak'] = peak_memory(lambda m=model: iteration(m), args.device)
+                rows[k]['kept'] = kept_bytes(model, forward(model, True))
     return list(rows.values())
 
 
-def table(rows: list[dict], gpu: str = '', paper: dict[str, str] | None = None) -> str:
+def table(rows: list[dict], paper: dict[str, dict[str, float]]) -> str:
     """The rows as a Markdown table.
 
     Args:
-        rows: What :func:`measure` returns.
-        gpu: What the paper measured on.
-        paper: Times of inference to set beside ours, by the rows' names; None for no such column.
+        rows: What :func:`measure` returns; the base is the first.
+        paper: Times of a paper, by kind and the rows' names, whose ratios to set beside ours.
     """
+    base = rows[0]['name']
     kinds = [kind for kind in ('iteration', 'inference') if kind in rows[0]]
-    head = ['model', 'fused', *(h for kind in kinds for h in (f'{kind}, ms', 'x original'))]
-    if 'kept' in rows[0]:
-        head += ['kept for backward, MiB', 'x original']
-    if paper is not None:
-        head.append(f'paper ({gpu}), ms')
+    sizes = [size for size in ('peak', 'kept') if size in rows[0]]
+    head = ['model', 'fused']
+    for kind in kinds:
+        head += [f'{kind}, ms', f'x {base}', *(['in the paper'] if kind in paper else [])]
+    for size in sizes:
+        head += [f'{size}, MiB', f'x {base}']
     lines = ['| ' + ' | '.join(head) + ' |', '|' + '---|' * len(head)]
     for row in rows:
+        if 'note' in row:
+            cells = [row['name'], row['note'].replace('|', '\\|'), *[''] * (len(head) - 2)]
+            lines.append('| ' + ' | '.join(cells) + ' |')
+            continue
         cells = [row['name'], str(row['fused'])]
         for kind in kinds:
             ms, (low, high) = row[kind]['ms'], row[kind]['quartiles']
             cells.append(f'{ms:.{0 if ms > 100 else 1}f}')
             cells.append(f'{row[kind]["ratio"]:.2f} ({low:.2f} to {high:.2f})')
-        if 'kept' in row:
-            cells += [f'{row["kept"] / 2**20:.0f}', f'{row["kept"] / rows[0]["kept"]:.2f}']
-        if paper is not None:
-            cells.append(paper.get(row['name'], ''))
+            if kind in paper:
+                time = paper[kind].get(row['name'])
+                cells.append(f'{time / paper[kind][base]:.2f}' if time else '')
+        for size in sizes:
+            cells += [f'{row[size] / 2**20:.0f}', f'{row[size] / rows[0][size]:.2f}']
         lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines)
 
 
-def draw(found: dict[str, list[dict]], path: Path) -> None:
-    """Draws the ratios to the original, a row of pictures for each model."""
+def draw(results: dict[str, list[dict]], path: Path) -> None:
+    """Draws the ratios and their quartiles, a row of pictures for each model."""
     from matplotlib.figure import Figure
 
-    kinds = [kind for kind in ('iteration', 'inference') if kind in next(iter(found.values()))[0]]
-    height = sum(1 + 0.3 * len(rows) for rows in found.values())
-    figure = Figure(figsize=(5 * len(kinds) + 1, height), layout='constrained')
-    axes = figure.subplots(len(found), len(kinds), squeeze=False, sharey='row')
-    for line, (name, rows) in zip(axes, found.items(), strict=True):
-        names = [row['name'] for row in rows]
-        for ax, kind in zip(line, kinds, strict=True):
-            ratios = [row[kind]['ratio'] for row in rows]
-            low, high = zip(*(row[kind]['quartiles'] for row in rows), strict=True)
-            spread = [
-                [max(r - a, 0) for r, a in zip(ratios, low, strict=True)],
-                [max(b - r, 0) for r, b in zip(ratios, high, strict=True)],
-            ]
-            bars = ax.barh(names, ratios, xerr=spread, color='tab:blue', alpha=0.7)
-            ax.bar_label(bars, fmt=' %.2f', padding=8, fontsize=8)
-            ax.axvline(1, color='black', linewidth=0.8)
-            ax.set_xlim(0, 1.15 * max(high))
-            ax.set_title(f'{name}: {kind}, times the original', fontsize=10)
-        line[0].invert_yaxis()
+    shown = {name: [row for row in rows if 'note' not in row] for name, rows in results.items()}
+    first, *_ = next(iter(shown.values()))
+    kinds = [kind for kind in ('iteration', 'inference') if kind in first]
+    heights = [1 + 0.3 * len(rows) for rows in shown.values()]
+    figure = Figure(figsize=(5 * len(kinds) + 1, sum(heights)), layout='constrained')
+    grid = dict(squeeze=False, sharey='row', height_ratios=heights)
+    for axes, (name, rows) in zip(
+        figure.subplots(len(shown), len(kinds), **grid), shown.items(), strict=True
+    ):
+        for ax, kind in zip(axes, kinds, strict=True):
+            for place, row in enumerate(rows):
+                ratio, (low, high) = row[kind]['ratio'], row[kind]['quartiles']
+                ax.barh(place, ratio, color='silver' if place == 0 else 'tab:blue', alpha=0.7)
+                ax.plot([low, high], [place, place], color='black', linewidth=1.5)
+                ax.text(max(ratio, high), place, f' {ratio:.2f}', va='center', fontsize=8)
+            ax.axvline(1, color='black', linewidth=0.8, linestyle=':')
+            ax.set_xlim(0, 1.15 * max(row[kind]['quartiles'][1] for row in rows))
+            ax.set_yticks(range(len(rows)), [row['name'] for row in rows])
+            ax.set_title(f'{name}: {kind}, x {first["name"]}', fontsize=10)
+        axes[0].invert_yaxis()
     figure.savefig(path, dpi=120)
 
 
@@ -297,19 +341,17 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     info = environment(args.device)
     print(', '.join(f'{key}: {value}' for key, value in info.items()), flush=True)
-    found = {}
+    results = {}
     for name in args.model:
-        rows = found[name] = measure(name, args)
-        batch, *paper = PAPER.get(name, (0,))
-        text = table(rows, *paper) if args.shape[0] == batch else table(rows)
+        rows = results[name] = measure(name, args)
+        text = table(rows, PAPER.get((name, args.base), {}))
         print(f'\n{name}, {tuple(args.shape)}, {args.format}\n\n{text}', flush=True)
         if args.out:
             line = {'environment': info, 'model': name, 'shape': args.shape}
             with args.out.open('a') as file:
-                file.write(json.dumps({**line, 'format': args.format, 'rows': rows}) + '\n')
+                file.write(json.dumps({**found, 'format': args.format, 'rows': rows}) + '\n')
     if args.plot:
-        draw(found, args.plot)
-        print(f'written: {args.plot}')
+        draw(results, args.plot)
 
 
 if __name__ == '__main__':
