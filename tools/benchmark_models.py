@@ -347,7 +347,7 @@ def main() -> None:
         text = table(rows, PAPER.get((name, args.base), {}))
         print(f'\n{name}, {tuple(args.shape)}, {args.format}\n\n{text}', flush=True)
         if args.out:
-            line = {'environment': info, 'model': name, 'shape': args.shape}
+            found = {'environment': info, 'model': name, 'shape': args.shape}
             with args.out.open('a') as file:
                 file.write(json.dumps({**found, 'format': args.format, 'rows': rows}) + '\n')
     if args.plot:
