@@ -140,7 +140,11 @@ def build(name: str, shape: tuple[int, ...]) -> nn.Module:
         return ResNet(depth, act_cfg=dict(type='ReLU', inplace=True), norm_eval=False)
     import torchvision
 
-    return getattr(torchvision.models, name)()
+    model = getattr(torchvision.models, name)()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.inplace = False  # MobileNetV3's would spoil what a ReLU keeps for backward
+    return model
 
 
 def foreign(kind: str) -> Callable[[int], nn.Module]:

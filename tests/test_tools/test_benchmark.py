@@ -52,6 +52,18 @@ def test_models_are_measured(tmp_path):
 
 
 @slow
+def test_an_original_may_have_dropout_in_place_behind_an_activation(tmp_path):
+    pytest.importorskip('torchvision')
+    command = [sys.executable, 'tools/benchmark_models.py', '--model', 'mobilenet_v3_small']
+    command += ['--base', 'ReLU', '--act', 'PWLU', '--shape', '2', '3', '32', '32']
+    result = subprocess.run(
+        [*command, '--repeat', '1'], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.count('\n| PWLU | ') == 1
+
+
+@slow
 def test_inference_alone_is_set_beside_the_papers(tmp_path):
     pytest.importorskip('torchvision')
     out = tmp_path / 'models.jsonl'
