@@ -128,7 +128,13 @@ def mmdet_dyrelu(channels: int) -> nn.Module:
 
 def compiled(make: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
     """The same candidate through torch.compile."""
-    return lambda channels: torch.compile(make(channels), fullgraph=True)
+
+    def build(channels: int) -> nn.Module:
+        # All candidates of a kind are one function to its cache, which otherwise holds 8 graphs.
+        torch._dynamo.config.recompile_limit = 256
+        return torch.compile(make(channels), fullgraph=True)
+
+    return build
 
 
 class Copy(nn.Module):

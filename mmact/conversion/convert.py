@@ -267,7 +267,8 @@ def _install(site: Site, act: nn.Module) -> None:
     if any(call.changed for call in site.calls):
         act.register_forward_pre_hook(_copy_input)
     around = list(parent.parameters())
-    if around and not any(p.requires_grad for p in around):
+    frozen = bool(site.calls) and all(call.frozen for call in site.calls)
+    if frozen or (around and not any(p.requires_grad for p in around)):
         act.requires_grad_(False)  # a frozen stage
     for owner, name in site.slots:
         setattr(owner, name, act)

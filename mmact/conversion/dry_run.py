@@ -68,6 +68,7 @@ class Call:
         low: Smallest element of the input.
         high: Largest element of the input.
         like: An empty tensor of the input's device and dtype.
+        frozen: Whether parameters made the input, none of which learns: those of frozen stages.
         changed: Whether the input is changed in place after the call. ReLU does not mind, whose
             gradient needs its output alone.
     """
@@ -81,11 +82,13 @@ class Call:
     low: float
     high: float
     like: Tensor
+    frozen: bool
     changed: bool = False
 
     def merge(self, other: Call) -> None:
         """Takes in another call of the same key."""
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.frozen = self.frozen and other.frozen
         sizes = [s for s in (self.map_size, other.map_size) if s is not None]
         self.map_size = max(sizes, default=None)
 
@@ -126,6 +129,7 @@ class DryRun(TorchFunctionMode):
     def __enter__(self) -> DryRun:
         self._ids = {id(module) for module in self.model.modules()}
         self._depth = 0
+        self._learns: bool | None = None  # whether one of the parameters used so far does
         self._handles = []
         for module in self.model.modules():
             if kind_of(module) is not None:
@@ -194,6 +198,10 @@ class DryRun(TorchFunctionMode):
         before = _tagged(args)
         shape = torch.Size() if before is None else before.shape  # in-place calls may change it
         version = _version(x)
+        if not self._learns:
+            for value in (*args, *kwargs.values()):
+                if isinstance(value, nn.Parameter):
+                    self._learns = self._learns or value.requires_grad
         out = func(*args, **kwargs)
         if not self._depth and isinstance(x, Tensor):
             if call is not None:
@@ -238,6 +246,7 @@ class DryRun(TorchFunctionMode):
                 low,
                 high,
                 x.new_empty(0),
+                self._learns is False,
             )
 
 

@@ -426,6 +426,22 @@ def test_copies_and_checkpoints():
         torch.testing.assert_close(p.grad, plain[n])
 
 
+@pytest.mark.parametrize('frozen', [0, 1, 2, 3])
+def test_behind_frozen_parameters_alone_nothing_learns(frozen):
+    """The stem's activation of a detector belongs to the model, which learns, but not to be trained
+    through frozen stages: that would cost the memory and the time that freezing them saves."""
+    model = nn.Sequential(
+        nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1)
+    )
+    model.append(nn.ReLU())
+    for layer in [model[1], model[3], model[5]][:frozen]:
+        layer.requires_grad_(False)
+    mmact.convert(model, dict(type='AReLU'), example=(1, 3, 8, 8))
+    learns = [all(p.requires_grad for p in model[i].parameters()) for i in (0, 2, 4, 6)]
+    # Of the first no parameter made the input. Where none of the model learns, neither does it.
+    assert learns == [frozen < 3, frozen < 1, frozen < 2, frozen < 3]
+
+
 def test_compiled_and_traced():
     model, x = converted(), torch.randn(2, 3, 8, 8)
     expected = outputs(model, x)

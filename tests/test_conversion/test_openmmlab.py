@@ -30,6 +30,23 @@ def model_cfg(package, path):
     return cfg.model
 
 
+@pytest.mark.parametrize('act', ['PWLU', 'DyReLUB'])
+def test_frozen_stages_keep_nothing_for_backward(act):
+    """frozen_stages=1: the stem and layer1 are functions, the stem's activation included."""
+    cfg = model_cfg('mmdet', 'retinanet/retinanet_r18_fpn_1x_coco.py')
+    model = MODELS.build(cfg)
+    mmact.convert(model, dict(type=act), example=(1, 3, 64, 64))
+    backbone = model.train().backbone
+    x = backbone.maxpool(backbone.relu(backbone.norm1(backbone.conv1(torch.randn(1, 3, 64, 64)))))
+    assert not backbone.layer1(x).requires_grad
+    assert backbone.layer2(backbone.layer1(x)).requires_grad
+    assert all(p.requires_grad for m in backbone.layer2.modules() for p in _own(m))
+
+
+def _own(module):
+    return module.parameters() if isinstance(module, Activation) else ()
+
+
 @pytest.mark.parametrize(
     ('package', 'path', 'act', 'sites', 'tolerance'),
     [
