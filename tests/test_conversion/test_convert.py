@@ -428,8 +428,10 @@ def test_copies_and_checkpoints():
 
 @pytest.mark.parametrize('frozen', [0, 1, 2, 3])
 def test_behind_frozen_parameters_alone_nothing_learns(frozen):
-    """The stem's activation of a detector belongs to the model, which learns, but not to be trained
-    through frozen stages: that would cost the memory and the time that freezing them saves."""
+    """Nothing is trained through frozen stages: that would cost the memory that freezing saves.
+
+    The stem's activation of a detector is a child of the backbone, whose other stages learn.
+    """
     model = nn.Sequential(
         nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1)
     )
