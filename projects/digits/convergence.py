@@ -88,7 +88,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--out',
         type=Path,
         default=Path('work_dirs/convergence'),
-        help='folder of the results (default: work_dirs/convergence)',
+        help='folder of tables and figures (default: work_dirs/convergence)',
+    )
+    parser.add_argument(
+        '--results',
+        type=Path,
+        metavar='FILE',
+        help='file of the single runs (default: results.jsonl in that folder)',
     )
     args = parser.parse_args(argv)
     for name in ('activations', 'optimizer', 'lr'):
@@ -106,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         digits = load_digits(args.data)
         check_activations(act_cfgs)
         args.out.mkdir(parents=True, exist_ok=True)
-        journal = Journal(args.out / 'results.jsonl')
+        journal = Journal(args.results or args.out / 'results.jsonl')
     results = run_all(args, act_cfgs, digits, journal)
     tables = {'table': Table(results, act_cfgs, settings(args, digits))}
     # Of a version that kept no accuracies of a training with Adam there is the first epoch alone.

@@ -32,12 +32,13 @@ class MNISTConv(nn.Module):
         act_cfg: ``dict(type=..., ...)`` of any registered activation. For Maxout the convolutions
             before it have k times the filters, so that it puts out ``widths`` channels.
         widths: Output channels of the three blocks.
+        classes: Outputs of the linear layer.
 
     Shape:
-        Input (B, 1, 28, 28); output (B, 10), the logits.
+        Input (B, 1, 28, 28); output (B, classes), the logits.
     """
 
-    def __init__(self, act_cfg: dict, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, act_cfg: dict, widths: Sequence[int] = WIDTHS, classes: int = 10) -> None:
         super().__init__()
         self.act_cfg = dict(act_cfg)
         self.widths = tuple(widths)
@@ -46,7 +47,7 @@ class MNISTConv(nn.Module):
             blocks.append(_block(channels, width, kernel, act_cfg))
             channels = width
         self.blocks = nn.Sequential(*blocks)
-        self.fc = nn.Linear(channels, 10)
+        self.fc = nn.Linear(channels, classes)
         self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
 
     def forward(self, x: Tensor) -> Tensor:

@@ -162,6 +162,36 @@ def test_more_runs_and_activations_compute_only_what_is_new(stripes, tmp_path):
     assert (before.count('\n'), after.count('\n')) == (2, 8)
 
 
+def test_convergence_keeps_its_runs_in_a_file_of_ones_own(stripes, tmp_path):
+    kept = tmp_path / 'kept/runs.jsonl'
+    options = ('--activations', 'ReLU', *SHORT, '--runs', '1', '--results', str(kept))
+    table = converge(stripes, tmp_path / 'out', *options)
+    assert not (tmp_path / 'out/results.jsonl').exists()
+    text = kept.read_text()
+    assert text.count('\n') == 2
+    assert converge(stripes, tmp_path / 'again', *options) == table
+    assert kept.read_text() == text
+
+
+def test_the_readme_has_the_runs_that_are_checked_in():
+    """The table with SGD at 1e-3."""
+    folder = Path(convergence.__file__).parent
+    lines = (folder / 'convergence.jsonl').read_text().splitlines()
+    results = [entry['key'] | entry['result'] for entry in map(json.loads, lines)]
+    settings = dict(
+        data='', epoch_samples=60000, passes=15, steps=469, batch_size=128, runs=5, epochs=1
+    )
+    act_cfgs = {result['act_cfg']['type']: result['act_cfg'] for result in results}
+    rows = [
+        line
+        for line in Table(results, act_cfgs, settings).to_markdown().splitlines()
+        if line.split()[1:2] and line.split()[1] in act_cfgs and line.endswith(') |')
+    ]
+    assert len(rows) == len(act_cfgs) == 6
+    readme = (folder / 'README.md').read_text(encoding='utf-8').splitlines()
+    assert not set(rows) - set(readme)
+
+
 def test_other_images_are_not_taken_for_the_same(stripes):
     digits = load_digits(stripes)
     other = digits.test_images.clone()

@@ -171,7 +171,7 @@ def test_maml_goes_through_its_inner_steps():
     net = MNISTConv(dict(type='AReLU')).double()
     images = torch.rand(10, 1, 28, 28).double()
     task = images[:5], images[5:], torch.arange(5)
-    loss, _ = maml.adapt_and_judge(net, *task)
+    loss, _ = maml.adapt_and_judge(net, *task, 0.01)
     loss.backward()
     for p in (net.fc.bias, net.activations[0].beta):
         step = torch.zeros_like(p)
@@ -179,7 +179,7 @@ def test_maml_goes_through_its_inner_steps():
         losses = []
         for sign in (1, -1):
             p.data += sign * step
-            losses.append(maml.adapt_and_judge(net, *task, second_order=False)[0].item())
+            losses.append(maml.adapt_and_judge(net, *task, 0.01, second_order=False)[0].item())
             p.data -= sign * step
         assert p.grad[0].item() == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4)
 
@@ -188,3 +188,7 @@ def test_maml(stripes, tmp_path, capsys):
     arguments = ['--data', stripes, '--runs', '1', '--iterations', '2', '--tasks', '2', '--shots']
     arguments += ['1', '--activations', 'ReLU', 'PAU', '--results', str(tmp_path / 'r.jsonl')]
     assert again(maml, arguments, capsys).count('\n| ') == 3
+    # With pixels in [0, 1] ReLU does not learn.
+    keys = [json.loads(line)['key'] for line in (tmp_path / 'r.jsonl').read_text().splitlines()]
+    assert {key['data'] for key in keys} == {load_digits(stripes).normalized().identity}
+    assert {(key['inner_lr'], key['outputs']) for key in keys} == {(0.01, 5)}
