@@ -252,7 +252,8 @@ def test_converted_models_of_torchvision(name, places):
             if isinstance(layer, nn.Dropout):
                 layer.p = 0
     assert mmact.fuse(model) == places
-    compare(model, other, torch.randn(2, 3, 32, 32, dtype=torch.float64), tolerance=1e-6)
+    # On smaller images the last BatchNorms see two numbers a channel, and rounding becomes large.
+    compare(model, other, torch.randn(2, 3, 64, 64, dtype=torch.float64))
     # Undone, the calls go to the modules that are there.
     report = mmact.convert(model, dict(type='ReLU'), example=(1, 3, 64, 64))
     assert report.replaced
