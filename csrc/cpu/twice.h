@@ -71,10 +71,6 @@ struct Twice {
     return {S::select(mask.first, yes.first, no.first),
             S::select(mask.second, yes.second, no.second)};
   }
-  MMACT_HD static I select_index(const I& mask, const I& yes, const I& no) {
-    return {S::select_index(mask.first, yes.first, no.first),
-            S::select_index(mask.second, yes.second, no.second)};
-  }
   MMACT_HD static I increment_where(const I& to, const I& mask) {
     return {S::increment_where(to.first, mask.first), S::increment_where(to.second, mask.second)};
   }

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .norm import Norm, keep, moments
+from .norm import Norm, keep, statistics
 
 
 def shared_norm(
@@ -58,10 +58,7 @@ def shared_norm(
 def _statistics(x: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, variance and number of elements of each channel in all processes."""
     count, channels = x.numel() // x.size(1), x.size(1)
-    if count > 1:
-        mean, var = torch.ops.mmact.batch_statistics(x, None, None, 0.0)
-    else:
-        mean, var = moments(x)
+    mean, var = statistics(x)
     # In float64 the difference of squares costs no digits that float32 has.
     first = mean.double()
     sums = torch.cat([first, var.double() + first.square(), first.new_ones(1)])
