@@ -33,7 +33,7 @@ from mmact.cli import one_line_errors
 
 from .data import Digits, load_digits
 from .journal import Journal, complete, format_mean, positive, study_parser
-from .training import MNISTConv, accuracy, batches, train
+from .training import MNISTConv, TwoPhases, accuracy, batches, train
 
 RESULTS = Path(__file__).with_name('ablation.jsonl')
 BATCH_SIZE, LR, PHASE1 = 128, 0.05, 50
@@ -116,28 +116,20 @@ def run(key: dict[str, Any], digits: Digits) -> dict[str, Any]:
     start = time.monotonic()
     torch.manual_seed(key['seed'])
     net = MNISTConv(key['act_cfg'])
-    layers = [act for act in net.activations if isinstance(act, PWLU)]
-    if key['realign']:
-        for layer in layers:
-            layer.start_collecting()
     optimizer = torch.optim.SGD(net.parameters(), lr=LR, momentum=0.9)
     steps = batches(len(digits.train_labels), key['samples'], BATCH_SIZE, seed=key['seed'])
 
+    phases = TwoPhases(net, optimizer, min(PHASE1, len(steps) // 2) if key['realign'] else None)
+
     def after_step(step: int) -> None:
-        for layer in layers:
-            if key['realign'] and step == min(PHASE1, len(steps) // 2):
-                layer.realign()
-                for parameter in layer.parameters():
-                    optimizer.state.pop(parameter, None)
-            elif layer.phase == 'learn':
-                layer.separate_bounds_()
+        phases.after_step(step)
         for group in optimizer.param_groups:
             group['lr'] = LR * 0.5 * (1 + math.cos(math.pi * step / len(steps)))
 
     finite = train(net, digits, optimizer, steps, after_step)
     return {
         'accuracy': accuracy(net, digits),
-        'overlap': overlap(net, layers, digits) if layers else None,
+        'overlap': overlap(net, phases.layers, digits) if phases.layers else None,
         'finite': finite,
         'seconds': round(time.monotonic() - start, 2),
     }

@@ -26,7 +26,7 @@ from mmact.cli import one_line_errors
 from .data import Digits, load_digits
 from .journal import Journal, complete, data_parser, positive
 from .report import TABLE1, Table, draw_curves, draw_training
-from .training import MNISTConv, accuracy, batches, check_activations, train
+from .training import MNISTConv, TwoPhases, accuracy, batches, check_activations, train
 
 BATCH_SIZE = 128
 # Where the defaults are not of the size that the paper's table gives: two parameters a layer each.
@@ -35,6 +35,9 @@ PAPER_ACT_CFGS = {
     'APL': dict(type='APL', S=1, num_groups=1),
     'SLAF': dict(type='SLAF', degree=1, init=(1.0, 1.0)),
 }
+#: A name of this experiment: PWLU as its paper trains it, ReLU in phase I, for so many steps.
+REALIGNED = 'PWLU-realign'
+PHASE1 = 50
 OPTIMIZERS = {
     'Adam': lambda parameters, lr: torch.optim.Adam(parameters, lr=lr),
     'SGD': lambda parameters, lr: torch.optim.SGD(parameters, lr=lr, momentum=0.9),
@@ -47,9 +50,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--activations',
         nargs='+',
-        default=[*TABLE1, 'PWLU', 'RPAU'],
+        default=[*TABLE1, 'PWLU', REALIGNED, 'RPAU'],
         metavar='TYPE',
-        help="as in act_cfg=dict(type=...) (default: the 19 of the paper's Table 1, PWLU and RPAU)",
+        help="as in act_cfg=dict(type=...) (default: the 19 of the paper's Table 1, PWLU "
+        f'and RPAU); {REALIGNED} is PWLU with phase I for the first {PHASE1} steps',
     )
     parser.add_argument(
         '--optimizer', nargs='+', default=list(OPTIMIZERS), choices=list(OPTIMIZERS)
@@ -107,7 +111,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     # Such small networks gain nothing from more, and so no result depends on a machine's cores.
     torch.set_num_threads(1)
-    act_cfgs = {name: PAPER_ACT_CFGS.get(name, dict(type=name)) for name in args.activations}
+    act_cfgs = {
+        name: PAPER_ACT_CFGS.get(name, dict(type='PWLU' if name == REALIGNED else name))
+        for name in args.activations
+    }
     with one_line_errors(Config(act_cfgs)):
         digits = load_digits(args.data)
         check_activations(act_cfgs)
@@ -149,11 +156,12 @@ def settings(args: argparse.Namespace, digits: Digits) -> dict:
 def run_all(
     args: argparse.Namespace, act_cfgs: dict[str, dict], digits: Digits, journal: Journal
 ) -> list[dict]:
-    """Every run of the table, from the journal where it is there already.
+    """Every run of the table with its activation's name, from the journal if it is there already.
 
     The seeds are the outer loop: an interrupted table has some runs of everything.
     """
     identity = digits.identity
+    runs = list(product(range(args.runs), act_cfgs, args.lr, args.optimizer))
     keys = [
         {
             'data': identity,
@@ -165,26 +173,28 @@ def run_all(
             'epoch_samples': args.epoch_samples,
             'epochs': args.epochs,
             'points': args.points,
+            **({'phase1': PHASE1} if name == REALIGNED else {}),
         }
-        for seed, name, lr, optimizer in product(
-            range(args.runs), act_cfgs, args.lr, args.optimizer
-        )
+        for seed, name, lr, optimizer in runs
     ]
 
     def describe(key: dict, result: dict) -> str:
         return (
-            f'{key["act_cfg"]["type"]}, {key["optimizer"]} {key["lr"]:g}, run {key["seed"]}: '
+            f'{key["act_cfg"]["type"]}{", realigned" * ("phase1" in key)}, '
+            f'{key["optimizer"]} {key["lr"]:g}, run {key["seed"]}: '
             f'{result["accuracy"]:.2f} % in {result["seconds"]:.0f} s'
         )
 
-    return complete(keys, journal, lambda key: run(key, digits), describe)
+    results = complete(keys, journal, lambda key: run(key, digits), describe)
+    return [{**result, 'name': name} for result, (_, name, *_) in zip(results, runs, strict=True)]
 
 
 def run(key: dict, digits: Digits) -> dict:
     """Trains one network.
 
     Args:
-        key: Activation, optimizer, learning rate, seed and length of the training.
+        key: Activation, optimizer, learning rate, seed and length of the training; ``phase1``, the
+            steps of PWLU's phase I, if it has one.
         digits: The data.
 
     Returns:
@@ -210,11 +220,13 @@ def run(key: dict, digits: Digits) -> dict:
     wanted = {epoch_steps}
     for epoch, point in product(range(key['epochs']), range(1, key['points'] + 1)):
         wanted.add(epoch * epoch_steps + max(1, round(point * epoch_steps / key['points'])))
+    phases = TwoPhases(net, optimizer, key.get('phase1'))
     measured = {0: accuracy(net, digits)}
     losses: list[tuple[int, float]] = []
     recent: list[float] = []
 
     def measure(step: int) -> None:
+        phases.after_step(step)
         if step in wanted:
             measured[step] = accuracy(net, digits)
             losses.append((step, round(mean(recent), 6)))

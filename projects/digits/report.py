@@ -21,7 +21,7 @@ class Table:
     are of 20 epochs).
 
     Args:
-        results: Runs, each with its key and result.
+        results: Runs, each with its key, result and ``name``.
         act_cfgs: Name to ``act_cfg``, in the order of the rows.
         settings: Of the experiment, for the text above the table.
         last: Whether it is of the last epoch.
@@ -43,12 +43,11 @@ class Table:
                 (r['optimizer'], r['lr']) for r in sorted(results, key=lambda r: -r['lr'])
             )
         )
-        names = {repr(act_cfg): name for name, act_cfg in act_cfgs.items()}
         self.cells: dict[tuple, list[float]] = {}
         self.parameters: dict[str, list[int]] = {}
         self.infinite: set[tuple] = set()
         for result in results:
-            name = names[repr(result['act_cfg'])]
+            name = result['name']
             cell = (name, (result['optimizer'], result['lr']))
             value = result['curve'][-1][1] if last else result['accuracy']
             self.cells.setdefault(cell, []).append(value)
@@ -208,7 +207,7 @@ def draw_curves(results: Sequence[dict], lrs: Sequence[float], path: Path) -> No
     The best ones of a panel, AReLU and ReLU are in colour, the others grey.
 
     Args:
-        results: Runs, each with its key and result; those with SGD have a curve.
+        results: Runs, each with its key, result and ``name``; those with SGD have a curve.
         lrs: Learning rates of the table.
         path: The PNG to write.
     """
@@ -248,8 +247,8 @@ def draw_training(results: Sequence[dict], path: Path) -> None:
     """Draws training loss and accuracy over steps, a row for each learning rate (Figures 7, 8).
 
     Args:
-        results: Runs, each with its key and result; means over them are drawn. Those of older
-            versions have no loss, and with Adam no accuracies.
+        results: Runs, each with its key, result and ``name``; means over them are drawn. Those of
+            older versions have no loss, and with Adam no accuracies.
         path: The PNG to write.
     """
     import matplotlib
@@ -257,7 +256,7 @@ def draw_training(results: Sequence[dict], path: Path) -> None:
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
-    names = [r['act_cfg']['type'] for r in results]
+    names = [r['name'] for r in results]
     styles = line_styles(names, {'AReLU': dict(color='black', ls='-')})
     optimizers, lrs = ({r[key]: 0 for r in results} for key in ('optimizer', 'lr'))
     columns = [(name, key) for name in optimizers for key in ('losses', 'curve')]
@@ -311,7 +310,7 @@ def _mean_curves(
     for result in results:
         whole = result.get(key) and (key == 'curve' or result['finite'])
         if whole and (result['optimizer'], result['lr']) == (optimizer, lr):
-            runs.setdefault(result['act_cfg']['type'], []).append(result[key])
+            runs.setdefault(result['name'], []).append(result[key])
     curves = {}
     for name, several in runs.items():
         steps = [step for step, _ in several[0]]

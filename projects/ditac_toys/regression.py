@@ -35,9 +35,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmact.activations import PWLU
 from mmact.cli import one_line_errors
 from projects.digits.journal import Journal, Progress, positive
+from projects.digits.training import TwoPhases
 
 from .nets import ACTIVATIONS, ON_REQUEST, VERSIONS, StackedMLP
 from .report import describe, draw_curves, draw_functions, to_markdown
@@ -209,14 +209,10 @@ def train(
         iterations = task.iterations * max(1, data.steps) if task.classes else task.iterations
     net = StackedMLP(task.widths, activation, seeds)
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
-    pwlus = [act for act in net.activations if isinstance(act, PWLU)]
-    for act in pwlus:
-        act.start_collecting()
+    phases = TwoPhases(net, optimizer, max(1, iterations // 20))
     every = max(1, iterations // POINTS)
     curve = []
     for done, (x, y) in enumerate(islice(data.batches, iterations)):
-        if pwlus and done == max(1, iterations // 20):
-            _realign(pwlus, optimizer)
         out = net(x)
         if task.classes:
             loss = F.cross_entropy(out.flatten(0, 1), y.flatten(), reduction='sum') / y.size(1)
@@ -225,9 +221,7 @@ def train(
         optimizer.zero_grad()
         (loss + net.regularizer()).backward()
         optimizer.step()
-        for act in pwlus:
-            if act.phase == 'learn':
-                act.separate_bounds_()
+        phases.after_step(done + 1)
         if (done + 1) % every == 0 or done + 1 == iterations:
             curve.append((done + 1, _jsonable(measure(net, task, data))))
     result = {
@@ -249,14 +243,6 @@ def train(
         with torch.no_grad():
             result['function'] = _jsonable(net.eval()(x)[0, :, 0])
     return result
-
-
-def _realign(pwlus: Sequence[PWLU], optimizer: torch.optim.Optimizer) -> None:
-    """Begins phase II of PWLU's learning, as ``PWLURealignHook`` does it."""
-    for act in pwlus:
-        act.realign()
-        for parameter in act.parameters():
-            optimizer.state.pop(parameter, None)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 pytest.importorskip('mmcv')
 
-from mmact.activations import AReLU
+from mmact.activations import PWLU, AReLU
 from projects.ditac_toys import nets, regression
 from projects.ditac_toys.nets import ACTIVATIONS, StackedMLP
 from projects.ditac_toys.regression import train
@@ -138,7 +138,7 @@ def test_pwlu_is_aligned_with_its_statistics(monkeypatch):
         regression, 'StackedMLP', lambda *args: nets.append(StackedMLP(*args)) or nets[0]
     )
     seen = []
-    monkeypatch.setattr(regression.PWLU, 'realign', _recording(regression.PWLU.realign, seen))
+    monkeypatch.setattr(PWLU, 'realign', _recording(PWLU.realign, seen))
     train('sines', 'PWLU', 1e-3, [0, 1], 60)
     (act,) = nets[0].activations
     assert act.phase == 'learn'
