@@ -1,4 +1,6 @@
 # PAU paper, Table 3.
 _base_ = './resnet101_1xb64-400e_cifar10.py'
 custom_imports = dict(imports=['mmact', 'projects.cifar'], allow_failed_imports=False)
-model = dict(backbone=dict(_delete_=True, type='mmact.CIFARDenseNet121'), head=dict(in_channels=1024))
+model = dict(
+    backbone=dict(_delete_=True, type='mmact.CIFARDenseNet121'), head=dict(in_channels=1024)
+)

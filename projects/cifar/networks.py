@@ -5,8 +5,9 @@
 Those of the PAU paper have the numbers of parameters and activations that it gives (appendix
 A.4.2); the AReLU paper gives none, and its networks follow the papers that it cites.
 
-Where a network of ImageNet divides 224 pixels by 32, these divide 32 by 8: the stem has 3 x 3 pixels
-and a stride of 1, without pooling. SqueezeNet, which pools thrice, keeps its first pooling.
+Where a network of ImageNet divides 224 pixels by 32, most of these divide 32 by 8: their stem is a
+convolution of 3 x 3 and stride 1, without pooling. SqueezeNet keeps its first pooling, MobileNet
+four of its five strides.
 """
 
 from __future__ import annotations
