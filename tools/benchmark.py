@@ -11,11 +11,13 @@ the repetitions, and the spread (the quartiles) of the ratios taken pair by pair
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import platform
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,12 +29,12 @@ import mmact
 from mmact.activations import (
     PAU,
     PWLU,
-    RPAU,
+    Activation,
     AReLU,
     DiTAC,
-    DyReLUA,
     DyReLUB,
     DyReLUC,
+    list_activations,
     to_pwlu,
 )
 from mmact.ops import cpab, reference
@@ -113,6 +115,11 @@ class QuantisedDiTAC(DiTAC):
         return torch.where((x >= a) & (x <= b), t, x) * torch.special.ndtr(x)
 
 
+def layer(cls: type[Activation], channels: int) -> Activation:
+    """A layer with its default arguments."""
+    return cls(channels) if 'num_channels' in inspect.signature(cls).parameters else cls()
+
+
 def ditac(kind: type[DiTAC] = DiTAC, **options) -> DiTAC:
     """A DiTAC, or another way to work it out, with a transformation that is not the identity."""
     torch.manual_seed(0)
@@ -161,14 +168,12 @@ CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
     'PAU channel-wise': lambda channels: PAU(channels, num_groups=None),
     'PAU eager': lambda channels: EagerPAU(),
     'PAU eager, compiled': compiled(lambda channels: EagerPAU()),
-    'RPAU': lambda channels: RPAU(),
     'nn.GELU': lambda channels: nn.GELU(),
     'DiTAC': lambda channels: ditac(),
     'DiTAC channel-wise': lambda channels: ditac(num_channels=channels, num_groups=None),
     'DiTAC as PWLU': lambda channels: to_pwlu(ditac())[0],
     'DiTAC quantised': lambda channels: ditac(QuantisedDiTAC),
     'DiTAC eager': lambda channels: ditac(EagerDiTAC),
-    'DyReLUA': DyReLUA,
     'DyReLUB': DyReLUB,
     'DyReLUB eager': EagerDyReLUB,
     'DyReLUB eager, compiled': compiled(EagerDyReLUB),
@@ -176,6 +181,10 @@ CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
     'DyReLUC eager': EagerDyReLUC,
     'DyReLUC eager, compiled': compiled(EagerDyReLUC),
 }
+for record in list_activations():
+    # Maxout puts out fewer channels than the others.
+    if issubclass(record.cls, Activation) and record.name not in ('Maxout', *CANDIDATES):
+        CANDIDATES[record.name] = partial(layer, record.cls)
 if find_spec('mmdet'):
     CANDIDATES['mmdet DyReLU'] = mmdet_dyrelu
 

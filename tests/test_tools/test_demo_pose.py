@@ -3,8 +3,6 @@
 """tools/analysis_tools/draw_poses.py, and what tools say where MMPose or its data are missing."""
 
 import argparse
-import importlib.util
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -45,22 +43,9 @@ def _arguments(config: Path) -> argparse.Namespace:
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(run_tool):
     """Runs the tool in this process: (exit status, standard output, standard error)."""
-    spec = importlib.util.spec_from_file_location('draw_poses', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as end:
-            status = end.code
-        return (status, *capsys.readouterr())
-
-    return call
+    return run_tool(TOOL)
 
 
 def _data(root: Path) -> list[str]:

@@ -3,7 +3,6 @@
 """tools/analysis_tools/plot_activations.py."""
 
 import copy
-import importlib.util
 import os
 import subprocess
 import sys
@@ -89,22 +88,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(run_tool):
     """Runs the tool in this process: (exit status, standard output, standard error)."""
-    spec = importlib.util.spec_from_file_location('plot_activations', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as end:
-            status = end.code
-        return (status, *capsys.readouterr())
-
-    return call
+    return run_tool(TOOL)
 
 
 @pytest.mark.parametrize('name', ['checkpoint', 'plain'])

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """PairRecorder, spread, plot_dynamics and tools/analysis_tools/plot_dynamics.py."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
@@ -181,23 +179,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(run_tool):
     """Runs the tool in this process: (exit status, standard output, standard error)."""
-    spec = importlib.util.spec_from_file_location('plot_dynamics_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as end:
-            status = end.code
-        return (status, *capsys.readouterr())
-
-    call.tool = tool
-    return call
+    return run_tool(TOOL)
 
 
 @pytest.mark.parametrize('checkpoint', [[], ['checkpoint.pth']])

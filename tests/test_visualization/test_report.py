@@ -3,10 +3,8 @@
 """The page about all activations: its numbers, the tool, and the page in a browser."""
 
 import copy
-import importlib.util
 import re
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -261,22 +259,9 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
+def run(run_tool):
     """Runs the tool in this process: (exit status, standard output, standard error)."""
-    spec = importlib.util.spec_from_file_location('report_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, 'argv', [str(TOOL), *map(str, args)])
-        status = 0
-        try:
-            tool.main()
-        except SystemExit as end:
-            status = end.code
-        return (status, *capsys.readouterr())
-
-    return call
+    return run_tool(TOOL)
 
 
 def test_checkpoints_are_in_the_order_of_the_training(folder):

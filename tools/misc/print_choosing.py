@@ -20,7 +20,7 @@ from mmact import list_activations
 from mmact.activations import Activation, ActivationRecord
 
 DOCS = Path(__file__).resolve().parents[2] / 'docs'
-SHAPE = '(8, 128, 64, 64)'
+TABLE = '(8, 128, 64, 64), float32, contiguous'
 
 STARTS = {
     'the identity': lambda x: x,
@@ -32,16 +32,12 @@ STARTS = {
 
 
 def measured() -> dict[str, tuple[str, ...]]:
-    """Forward, forward+backward and memory of the latest table of benchmarks.md that has each."""
-    found, shape = {}, ''
-    for line in (DOCS / 'benchmarks.md').read_text(encoding='utf-8').splitlines():
-        cells = [cell.strip(' *') for cell in line.split('|')[1:-1]]
-        if len(cells) < 5:
-            continue
-        shape = cells[0] or shape
-        # The table of DiTAC has the shape in its head.
-        if shape in (f'{SHAPE} contiguous', 'contiguous'):
-            found[cells[1]] = tuple(re.split(r' \(| input', cell)[0] for cell in cells[2:5])
+    """Forward, forward+backward and memory of each row of the table in benchmarks.md."""
+    text = (DOCS / 'benchmarks.md').read_text(encoding='utf-8')
+    rows = text.partition(f'{TABLE}\n\n')[2].partition('\n\n')[0].splitlines()[2:]
+    found = {}
+    for name, _, forward, _, both, kept, _ in (row.split('|')[1:-1] for row in rows):
+        found[name.strip()] = tuple(cell.split()[0] for cell in (forward, both, kept))
     return found
 
 
