@@ -7,11 +7,10 @@ import importlib
 import pytest
 import torch
 from torch import nn
+from twins import assert_same_step, draw_norms
 
 pytest.importorskip('mmengine')
 pytest.importorskip('mmcv')
-
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmact.models.backbones import MobileNetV2, MobileNetV3
 from mmact.registry import MODELS
@@ -22,31 +21,14 @@ def original(codebase: str, name: str, **options) -> nn.Module:
     pytest.importorskip(codebase)
     torch.manual_seed(0)
     net = getattr(importlib.import_module(f'{codebase}.models.backbones'), name)(**options)
-    for module in net.modules():
-        if isinstance(module, _BatchNorm):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.running_mean, -0.5, 0.5)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    draw_norms(net)
     return net
 
 
 def assert_equal(theirs: nn.Module, ours: nn.Module, training: bool = True) -> None:
     """Outputs and gradients of one step are equal to the bit."""
     torch.manual_seed(1)
-    x = torch.randn(2, 3, 64, 64)
-    results = []
-    for net in (theirs, ours):
-        net.train(training)
-        image = x.clone().requires_grad_()
-        outs = net(image)
-        outs = outs if isinstance(outs, tuple) else (outs,)
-        sum(out.square().sum() for out in outs).backward()
-        results.append((outs, image.grad, [p.grad for p in net.parameters()]))
-    (outs, grad, grads), (our_outs, our_grad, our_grads) = results
-    assert len(outs) == len(our_outs)
-    assert all(torch.equal(a, b) for a, b in zip(outs, our_outs, strict=True))
-    assert torch.equal(grad, our_grad)
-    assert all(torch.equal(a, b) for a, b in zip(grads, our_grads, strict=True))
+    assert_same_step(theirs, ours, torch.randn(2, 3, 64, 64), training)
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['train', 'eval'])

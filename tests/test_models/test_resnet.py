@@ -6,12 +6,12 @@ import pytest
 import torch
 from processes import run_code
 from torch import nn
+from twins import assert_one_call_each, assert_same_step, draw_norms
 
 pytest.importorskip('mmdet')
 
 from mmdet.models.backbones import ResNet as MMDetResNet
 from mmdet.models.backbones.resnet import BasicBlock as MMDetBasicBlock
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmact.activations import PWLU, FReLU
 from mmact.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
@@ -62,12 +62,7 @@ def _pair(act_cfg: dict | None = None, **options) -> tuple[MMDetResNet, ResNet]:
     options = {'base_channels': 8, 'norm_eval': False, **options}
     theirs = MMDetResNet(**options)
     theirs.init_weights()
-    for module in theirs.modules():
-        if isinstance(module, _BatchNorm):
-            # Not the trivial ones, so that a normalisation left out would show.
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.running_mean, -0.5, 0.5)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    draw_norms(theirs)
     ours = ResNet(act_cfg=act_cfg, **options)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours
@@ -81,47 +76,21 @@ def test_equals_mmdet_bit_for_bit(options, training):
     x = torch.randn(2, 3, *((96, 96) if 'dcn' in options else (32, 32)))
     # MMDetection's re-entrant checkpoints add a stage's gradients in another order: equal to
     # rounding only, which float64 keeps small.
-    tolerance = dict(rtol=1e-9, atol=1e-9) if 'with_cp' in options else dict(rtol=0, atol=0)
-    x = x.double() if 'with_cp' in options else x
-    results = []
-    for net in (theirs, ours):
-        net.to(x.dtype).train(training)
-        image = x.clone().requires_grad_()
-        outs = net(image)
-        sum(out.square().sum() for out in outs).backward()
-        gradients = {name: p.grad for name, p in net.named_parameters()}
-        results.append((outs, image.grad, gradients, net.state_dict()))
-    (outs, grad, gradients, state), (our_outs, our_grad, our_gradients, our_state) = results
-    assert len(outs) == len(our_outs)
-    assert all(torch.equal(a, b) for a, b in zip(outs, our_outs, strict=True))
-    torch.testing.assert_close(our_grad, grad, **tolerance)
-    assert gradients.keys() == our_gradients.keys()
-    for name, value in gradients.items():
-        torch.testing.assert_close(our_gradients[name], value, **tolerance)
-    assert all(torch.equal(value, our_state[name]) for name, value in state.items())
+    if 'with_cp' in options:
+        assert_same_step(theirs, ours, x.double(), training, 1e-9)
+    else:
+        assert_same_step(theirs, ours, x, training)
 
 
 @pytest.mark.parametrize('deep_stem', [False, True])
 @pytest.mark.parametrize('depth', [18, 50])
 def test_every_call_site_has_its_own_activation(depth, deep_stem):
     net = ResNet(depth, base_channels=8, deep_stem=deep_stem, act_cfg=dict(type='PWLU'))
-    acts = {name: module for name, module in net.named_modules() if isinstance(module, PWLU)}
+    acts = [module for module in net.modules() if isinstance(module, PWLU)]
     blocks = [m for m in net.modules() if isinstance(m, (BasicBlock, Bottleneck))]
     assert len(acts) == (3 if deep_stem else 1) + len(blocks) * (2 if depth == 18 else 3)
     assert not any(isinstance(m, nn.ReLU) for m in net.modules())
-    calls = dict.fromkeys(acts, 0)
-
-    def count(name):
-        def hook(module, inputs):
-            calls[name] += 1
-            assert inputs[0].shape[module.channel_dim] == module.num_channels, name
-
-        return hook
-
-    for name, module in acts.items():
-        module.register_forward_pre_hook(count(name))
-    net(torch.randn(2, 3, 32, 32))
-    assert set(calls.values()) == {1}
+    assert_one_call_each(net, PWLU, torch.randn(2, 3, 32, 32))
 
 
 @pytest.mark.parametrize('depth', [18, 50])
