@@ -47,6 +47,26 @@ def test_the_python_of_the_docs_runs(tmp_path):
     assert status == 0, printed
 
 
+def test_the_settings_of_the_docs_have_what_all_settings_have():
+    """What is renamed in the formulas is renamed in the docs, without a compiler."""
+    doc = (ROOT / 'docs/adding_an_activation.md').read_text()
+    formulas = [path.read_text() for path in (ROOT / 'csrc/formulas').glob('*.h')]
+    theirs = [members for text in formulas for members in _members(text)]
+    (ours,) = _members(doc)
+    assert len(theirs) > 5
+    assert set.intersection(*theirs) <= ours <= set.union(*theirs)
+
+
+def _members(text: str) -> list[set[str]]:
+    """Names of the constants and functions of each settings in a file."""
+    structs = re.findall(r'^struct \w+Settings {\n(.+?)\n};', text, re.DOTALL | re.MULTILINE)
+    return [
+        set(re.findall(r'\bk[A-Z]\w+(?= =)', struct))
+        | set(re.findall(r'^  MMACT_HD \S+ (\w+)\(', struct, re.MULTILINE))
+        for struct in structs
+    ]
+
+
 @slow
 @pytest.mark.skipif(not has_kernel('pwlu', 'cpu'), reason='needs a compiler for kernels')
 def test_an_op_from_the_docs_builds_and_passes_its_case(tmp_path):
