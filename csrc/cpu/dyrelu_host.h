@@ -23,8 +23,7 @@ class CpuSamplesRun : public SamplesRun {
     task.num_chunks = (samples_.pixels + task.chunk - 1) / task.chunk;
     task.channel_stride = padded_channels(samples_.channels);
     task_.samples = samples_.samples;
-    task_.num_blocks = blocks_ =
-        (samples_.channels + SamplesTask::kBlock - 1) / SamplesTask::kBlock;
+    blocks_ = blocks_of(SamplesTask::kBlock);
   }
 
   void sum(int64_t entries) {
@@ -69,9 +68,17 @@ class CpuSamplesRun : public SamplesRun {
     if (sums_.defined()) task.sums = sums_.mutable_data_ptr<double>();
     if (pixels_.defined()) task_.pixels = pixels_.const_data_ptr();
     if (pixel_sums_.defined()) task_.pixel_sums = pixel_sums_.mutable_data_ptr();
+    // Alone, a channel is read from end to end; several share the numbers of their pixels.
+    const bool alone = !samples_.channels_last && task_.pixels == nullptr &&
+                       task_.pixel_sums == nullptr;
+    task_.block = alone ? 1 : SamplesTask::kBlock;
+    task_.num_blocks = blocks_of(task_.block);
     const int64_t items = samples_.samples * task.num_chunks * task_.num_blocks;
     const int64_t grain = std::max<int64_t>(1, 32768 / (x_.numel() / items + 1));
     at::parallel_for(0, items, grain, kernel);
+  }
+  int64_t blocks_of(int64_t channels) const {
+    return (samples_.channels + channels - 1) / channels;
   }
   // Numbers of the channels, (samples or 1, rows, channels), in whole vectors of channels where a
   // lane is one.

@@ -31,15 +31,16 @@ struct SamplesItem {
   int64_t begin, end;   // pixels
   int64_t first, last;  // channels
 
-  MMACT_HD SamplesItem(const SamplesTask& s, int64_t item) {
-    constexpr int64_t kBlock = SamplesTask::kBlock;
-    block = item % s.num_blocks;
-    chunk = item / s.num_blocks % s.task.num_chunks;
-    sample = item / s.num_blocks / s.task.num_chunks;
+  // Items that follow each other lie so in memory, as far as blocks allow.
+  MMACT_HD SamplesItem(const SamplesTask& s, int64_t item, bool lanes) {
+    const int64_t in_sample = item % (s.num_blocks * s.task.num_chunks);
+    sample = item / (s.num_blocks * s.task.num_chunks);
+    block = lanes ? in_sample % s.num_blocks : in_sample / s.task.num_chunks;
+    chunk = lanes ? in_sample / s.num_blocks : in_sample % s.task.num_chunks;
     begin = chunk * s.task.chunk;
     end = begin + s.task.chunk < pixels(s) ? begin + s.task.chunk : pixels(s);
-    first = block * kBlock;
-    last = first + kBlock < s.task.channels ? first + kBlock : s.task.channels;
+    first = block * s.block;
+    last = first + s.block < s.task.channels ? first + s.block : s.task.channels;
   }
   MMACT_HD static int64_t pixels(const SamplesTask& s) { return s.task.outer * s.task.inner; }
 
@@ -107,7 +108,7 @@ MMACT_HD inline void for_each_samples_tile(const SamplesTask& s, int64_t begin, 
   const T* const numbers = static_cast<const T*>(s.pixels);
   if (numbers == nullptr) pixels.fill(1, kTile);
   for (int64_t number = begin; number < end; ++number) {
-    const SamplesItem item(s, number);
+    const SamplesItem item(s, number, kLanes);
     const Task task = item.task(s);
     const int64_t size = item.end - item.begin;
     if (kPixels && numbers != nullptr)

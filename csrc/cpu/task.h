@@ -77,11 +77,11 @@ struct Task {
 // The work of kernels whose coefficients belong to a sample, and which may read and sum numbers of
 // a pixel, that is of all its channels.
 struct SamplesTask {
-  static constexpr int64_t kBlock = 64;  // channels in a work item; whole vectors
+  static constexpr int64_t kBlock = 64;  // channels in a block at most; whole vectors
   // One sample: pointers to the first; a chunk is a run of pixels. Its sums are
   // (num_chunks, samples, entries, channel_stride).
   Task task;
-  int64_t samples, num_blocks;
+  int64_t samples, block, num_blocks;  // a work item is a chunk of pixels of a block of channels
   // In the arithmetic type, or null.
   const void* pixels;  // (samples, pixels)
   void* pixel_sums;    // (num_blocks, samples, pixels): partial sums
