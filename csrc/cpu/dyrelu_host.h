@@ -69,8 +69,8 @@ class CpuSamplesRun : public SamplesRun {
     if (pixels_.defined()) task_.pixels = pixels_.const_data_ptr();
     if (pixel_sums_.defined()) task_.pixel_sums = pixel_sums_.mutable_data_ptr();
     // Alone, a channel is read from end to end; several share the numbers of their pixels.
-    const bool alone = !samples_.channels_last && task_.pixels == nullptr &&
-                       task_.pixel_sums == nullptr;
+    const bool alone =
+        !samples_.channels_last && task_.pixels == nullptr && task_.pixel_sums == nullptr;
     task_.block = alone ? 1 : SamplesTask::kBlock;
     task_.num_blocks = blocks_of(task_.block);
     const int64_t items = samples_.samples * task.num_chunks * task_.num_blocks;
