@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures activations side by side and prints their time as a ratio to nn.ReLU's.
 
-Needs torch alone. Every repetition runs all candidates once, one after the other, on the same
-tensors, so that whatever else the machine does falls on all of them; the table gives medians over
-the repetitions, and the spread (the quartiles) of the ratios taken pair by pair. On a CPU, memory
-that is freed stays with the process: whether the system has to give new pages for a result, which
-takes longer than most activations, would otherwise be a matter of chance.
+Needs torch alone. Every repetition runs all candidates, one after the other, on the same tensors,
+so that whatever else the machine does falls on all of them; the table gives medians over the
+repetitions, and the spread (the quartiles) of the ratios taken pair by pair. Each runs twice, and
+the second counts: what is in the cache is then its own doing, not that of the one before. On a CPU,
+memory that is freed stays with the process: whether the system has to give new pages for a result,
+which takes longer than most activations, would otherwise be a matter of chance.
 """
 
 from __future__ import annotations
@@ -327,6 +328,7 @@ def measure(modules: dict[str, nn.Module], x: Tensor, grad: Tensor, repeat: int)
             run(module)  # warm-up, and compilation where there is one
         for _ in range(repeat):
             for name, module in modules.items():
+                run(module)
                 times[name][kind].append(seconds(lambda r=run, m=module: r(m), device))
     rows = []
     for name, module in modules.items():
