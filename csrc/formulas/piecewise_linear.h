@@ -113,11 +113,26 @@ struct PiecewiseLinearSettings {
   }
 };
 
-// AReLU, and ELSA without the residual, as such a function with a breakpoint at 0: sections 3.2 and
-// 3.3 of Chen et al., 2020.
+// With a breakpoint at 0 and one parameter for each slope: of gy * x, the sums below 0 and above.
+template <class S, class Rows>
+struct Arelu : PiecewiseLinear<S, 1, Rows> {
+  using V = typename S::V;
+  static constexpr int kSums = 2;
+
+  template <class Index>
+  MMACT_HD V backward(V x, V gy, const Index&, V (&sums)[kSums]) const {
+    const auto passed = x >= this->rows.at(0);
+    const V term = gy * x;
+    sums[0] = S::select(passed, sums[0], sums[0] + term);
+    sums[1] = S::select(passed, sums[1] + term, sums[1]);
+    return gy * S::select(passed, this->rows.at(2), this->rows.at(1));
+  }
+};
+
+// AReLU, and ELSA without the residual: sections 3.2 and 3.3 of Chen et al., 2020.
 struct AreluSettings {
   static constexpr int kParameters = 2;  // alpha and beta, one number each
-  static constexpr int kTerms = 2;
+  static constexpr int kTerms = 0;
   static constexpr int kLeastLookups = 0;
   static constexpr bool kSlowSteps = false;
   static constexpr double kLow = 0.01, kHigh = 0.99;  // of the clamp
@@ -126,12 +141,17 @@ struct AreluSettings {
 
   MMACT_HD int rows() const { return 5; }
   MMACT_HD int backward_rows() const { return 3; }
-  MMACT_HD int entries() const { return 2 * kTerms; }
+  MMACT_HD int entries() const { return 2; }
   MMACT_HD int lookups() const { return 0; }
 
   template <class Use>
   void with_formula(const Use& use) const {
-    use(PiecewiseLinearFormula<1>{1});
+    use(*this);
+  }
+  template <class S, class Column>
+  MMACT_HD auto load(const Column& column) const {
+    using Local = LocalRows<typename S::V, 5>;
+    return Arelu<S, Local>{{Local::load(column), 1}};
   }
 
   MMACT_HD static double sigmoid(double v) { return 1 / (1 + ::exp(-v)); }
@@ -151,8 +171,8 @@ struct AreluSettings {
   template <class Sums>
   MMACT_HD void gradients(const Values* p, int64_t, const Sums& sums, const Slots* out) const {
     const double alpha = p[0].at(0), s = sigmoid(p[1].at(0));
-    out[0].put(0, kLow <= alpha && alpha <= kHigh ? sums(1) : 0);
-    out[1].put(0, s * (1 - s) * sums(3));
+    out[0].put(0, kLow <= alpha && alpha <= kHigh ? sums(0) : 0);
+    out[1].put(0, s * (1 - s) * sums(1));
   }
 };
 
