@@ -261,7 +261,8 @@ def draw_training(results: Sequence[dict], path: Path) -> None:
     optimizers, lrs = ({r[key]: 0 for r in results} for key in ('optimizer', 'lr'))
     columns = [(name, key) for name in optimizers for key in ('losses', 'curve')]
     size = (4.6 * len(columns) + 2, 3.6 * len(lrs) + 0.5)
-    figure, axes = plt.subplots(len(lrs), len(columns), figsize=size, squeeze=False)
+    shape = len(lrs), len(columns)
+    figure, axes = plt.subplots(*shape, figsize=size, squeeze=False, layout='constrained')
     for line, lr in zip(axes, sorted(lrs, reverse=True), strict=True):
         for axis, (optimizer, key) in zip(line, columns, strict=True):
             for name, curve in _mean_curves(results, optimizer, lr, key).items():
@@ -270,8 +271,7 @@ def draw_training(results: Sequence[dict], path: Path) -> None:
             axis.set(xlabel='Step', ylabel='Training loss' if key == 'losses' else 'Accuracy (%)')
             axis.grid(alpha=0.3)
     handles = [plt.Line2D([], [], label=name, **style) for name, style in styles.items()]
-    axes[0, -1].legend(handles=handles, loc='upper left', bbox_to_anchor=(1.01, 1), fontsize=8)
-    figure.tight_layout()
+    figure.legend(handles=handles, loc='outside right upper', fontsize=9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
