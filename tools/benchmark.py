@@ -186,10 +186,10 @@ CANDIDATES: dict[str, Callable[[int], nn.Module]] = {
     'DyReLUC eager': EagerDyReLUC,
     'DyReLUC eager, compiled': compiled(EagerDyReLUC),
 }
-for record in list_activations():
+for cls in dict.fromkeys(record.cls for record in list_activations()):
     # Maxout puts out fewer channels than the others.
-    if issubclass(record.cls, Activation) and record.name not in ('Maxout', *CANDIDATES):
-        CANDIDATES[record.name] = partial(layer, record.cls)
+    if issubclass(cls, Activation) and cls.__name__ not in ('Maxout', *CANDIDATES):
+        CANDIDATES[cls.__name__] = partial(layer, cls)
 if find_spec('mmdet'):
     CANDIDATES['mmdet DyReLU'] = mmdet_dyrelu
 

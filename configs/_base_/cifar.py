@@ -1,4 +1,4 @@
-# Recipes on CIFAR-10 and CIFAR-100, with one process.
+# Recipes on CIFAR-10 and CIFAR-100, with one process, and AReLU's conversion of a backbone.
 #
 # AReLU on CIFAR-10 (appendix C).
 cifar10_arelu = dict(
@@ -21,4 +21,9 @@ cifar10_pau = dict(
     param_scheduler=dict(type='ExponentialLR', gamma=0.985),
     max_epochs=400,
     batch_size=64,
+)
+converted_arelu = dict(
+    type='mmact.Converted',
+    example=(1, 3, 32, 32),
+    act_cfg=dict(type='AReLU', alpha=0.9, beta=2.0),
 )

@@ -1,12 +1,6 @@
 _base_ = './resnet101-pau_1xb64-400e_cifar10.py'
 custom_imports = dict(imports=['mmact', 'projects.cifar'], allow_failed_imports=False)
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmact.Converted',
-        original='mmact.CIFARDenseNet121',
-        example=(1, 3, 32, 32),
-        act_cfg=_base_.pau,
-    ),
+    backbone=dict(_delete_=True, **_base_.converted_pau, original='mmact.CIFARDenseNet121'),
     head=dict(in_channels=1024),
 )

@@ -1,11 +1,4 @@
 _base_ = './resnet18_1xb128-100e_cifar10.py'
 custom_imports = dict(imports=['mmact'], allow_failed_imports=False)
-model = dict(
-    backbone=dict(
-        type='mmact.Converted',
-        original='ResNet_CIFAR',
-        example=(1, 3, 32, 32),
-        act_cfg=dict(type='AReLU', alpha=0.9, beta=2.0),
-    )
-)
+model = dict(backbone=dict(**_base_.converted_arelu, original='ResNet_CIFAR'))
 optim_wrapper = dict(constructor='ActivationParamConstructor')

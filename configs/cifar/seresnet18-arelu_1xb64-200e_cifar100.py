@@ -1,10 +1,3 @@
 _base_ = './seresnet18_1xb64-200e_cifar100.py'
-model = dict(
-    backbone=dict(
-        type='mmact.Converted',
-        original='mmact.CIFARSEResNet18',
-        example=(1, 3, 32, 32),
-        act_cfg=dict(type='AReLU', alpha=0.9, beta=2.0),
-    )
-)
+model = dict(backbone=dict(**_base_.converted_arelu, original='mmact.CIFARSEResNet18'))
 optim_wrapper = dict(constructor='ActivationParamConstructor')

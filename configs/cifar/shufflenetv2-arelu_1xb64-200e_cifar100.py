@@ -1,10 +1,3 @@
 _base_ = './shufflenetv2_1xb64-200e_cifar100.py'
-model = dict(
-    backbone=dict(
-        type='mmact.Converted',
-        original='mmact.CIFARShuffleNetV2',
-        example=(1, 3, 32, 32),
-        act_cfg=dict(type='AReLU', alpha=0.9, beta=2.0),
-    )
-)
+model = dict(backbone=dict(**_base_.converted_arelu, original='mmact.CIFARShuffleNetV2'))
 optim_wrapper = dict(constructor='ActivationParamConstructor')

@@ -7,7 +7,7 @@ A.4.2); the AReLU paper gives none, and its networks follow the papers that it c
 
 Where a network of ImageNet divides 224 pixels by 32, most of these divide 32 by 8: their stem is a
 convolution of 3 x 3 and stride 1, without pooling. SqueezeNet keeps its first pooling, MobileNet
-four of its five strides.
+four of its five strides. Input is (B, 3, 32, 32), output a tuple of one map (B, C, h, w).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mmpretrain.models.backbones.resnet import BasicBlock
 from mmpretrain.models.utils import SELayer
 from torch import Tensor, nn
 
+from mmact.models.backbones import MobileNetV2
 from mmact.registry import MODELS
 
 
@@ -88,22 +89,12 @@ class CIFARMobileNetV2(Backbone):
     it does not expand, and where a block of stride 1 changes the width, its shortcut has one.
     """
 
-    #: Expansion, channels, blocks and stride of a stage.
-    STAGES = (
-        (1, 16, 1, 1),
-        (6, 24, 2, 1),
-        (6, 32, 3, 2),
-        (6, 64, 4, 2),
-        (6, 96, 3, 1),
-        (6, 160, 3, 2),
-        (6, 320, 1, 1),
-    )
-
     def __init__(self) -> None:
         layers = conv_norm_act(3, 32, 3)
         width = 32
-        for expansion, channels, blocks, first in self.STAGES:
-            for stride in (first, *[1] * (blocks - 1)):
+        for number, (expansion, channels, blocks, first) in enumerate(MobileNetV2.arch_settings):
+            strides = [1 if number == 1 else first, *[1] * (blocks - 1)]  # fewer pixels to halve
+            for stride in strides:
                 inner = expansion * width
                 branch = [
                     *conv_norm_act(width, inner, 1),

@@ -33,7 +33,8 @@ from mmact.cli import one_line_errors
 
 from .data import Digits, load_digits
 from .journal import Journal, complete, format_mean, positive, study_parser
-from .training import MNISTConv, TwoPhases, accuracy, batches, train
+from .phases import TwoPhases
+from .training import MNISTConv, accuracy, batches, train
 
 RESULTS = Path(__file__).with_name('ablation.jsonl')
 BATCH_SIZE, LR, PHASE1 = 128, 0.05, 50

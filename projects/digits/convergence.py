@@ -25,8 +25,9 @@ from mmact.cli import one_line_errors
 
 from .data import Digits, load_digits
 from .journal import Journal, complete, data_parser, positive
+from .phases import TwoPhases
 from .report import TABLE1, Table, draw_curves, draw_training
-from .training import MNISTConv, TwoPhases, accuracy, batches, check_activations, train
+from .training import MNISTConv, accuracy, batches, check_activations, train
 
 BATCH_SIZE = 128
 # Where the defaults are not of the size that the paper's table gives: two parameters a layer each.

@@ -37,7 +37,7 @@ from torch.nn import functional as F
 
 from mmact.cli import one_line_errors
 from projects.digits.journal import Journal, Progress, positive
-from projects.digits.training import TwoPhases
+from projects.digits.phases import TwoPhases
 
 from .nets import ACTIVATIONS, ON_REQUEST, VERSIONS, StackedMLP
 from .report import describe, draw_curves, draw_functions, to_markdown

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make demo-seg`, from the training to the pictures, on a few tiny streets."""
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -26,12 +25,9 @@ def streets(tmp_path_factory) -> Path:
     return make_cityscapes(root, num_train=4, num_val=1, size=SIZE, quiet=True)
 
 
-def _train(monkeypatch, config: Path, work_dir: Path, root: Path) -> None:
-    """tools/train.py in this process."""
-    spec = importlib.util.spec_from_file_location('train', ROOT / 'tools/train.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    options = [
+def _options(root: Path) -> list[str]:
+    """For tools/train.py: one iteration on the streets."""
+    return [
         *(f'{split}_dataloader.dataset.data_root={root}/' for split in ('train', 'val')),
         *(f'{split}_dataloader.num_workers=0' for split in ('train', 'val')),
         *(f'{split}_dataloader.persistent_workers=False' for split in ('train', 'val')),
@@ -42,15 +38,14 @@ def _train(monkeypatch, config: Path, work_dir: Path, root: Path) -> None:
         # By this number an iteration is chosen whose picture is drawn.
         'default_hooks.visualization.interval=1',
     ]
-    arguments = ['train.py', str(config), '--work-dir', str(work_dir), '--cfg-options', *options]
-    monkeypatch.setattr(sys, 'argv', arguments)
-    tool.main()
 
 
 @pytest.mark.parametrize('act', slow_unless('ditac'.__eq__, ['ditac', 'gelu', 'relu']))
-def test_demo(act, streets, tmp_path, monkeypatch):
+def test_demo(act, streets, tmp_path, run_tool):
     config = ROOT / f'configs/demo/pspnet_{act}_mini-cityscapes.py'
-    _train(monkeypatch, config, tmp_path, streets)
+    train = run_tool(ROOT / 'tools/train.py')
+    status, _, error = train(config, '--work-dir', tmp_path, '--cfg-options', *_options(streets))
+    assert status == 0, error
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert ('loss_smoothness: ' in log) == (act == 'ditac')
     if act == 'gelu':  # to the script it is the same as ReLU
